@@ -198,9 +198,10 @@ def time_left(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min left" if seconds >= 60 else f"about {seconds:.0f} s left"
 
 
-def counted(count: int, noun: str) -> str:
-    """Returns a number with its noun, such as `1 epoch` or `1,200 epochs`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: float, noun: str) -> str:
+    """Returns a number with its noun, such as `1 epoch`, `0.5 epochs` or `1,200 epochs`."""
+    number = f"{int(count):,}" if count == int(count) else f"{count:g}"
+    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
 
 
 def wrapped(text: str, indent: int = 2, first: int = 2) -> str:

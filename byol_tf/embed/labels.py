@@ -135,6 +135,7 @@ def _candidate_names(path: str, folder: Location) -> Iterator[str]:
         yield name_of_cell(written)
         absolute = Path(written).expanduser().absolute()
         yield os.path.relpath(absolute, str(folder)).replace(os.sep, "/")
+        yield written.replace("\\", "/").removeprefix("./")
 
 
 def _file_name(path: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from byol_tf.command_line import add_path, positive_float, positive_fraction, positive_int
 from byol_tf.config.schema import Config
 from byol_tf.errors import OutputError, ProtocolError, WorkKept
+from byol_tf.logs import counted
 from byol_tf.runs.splits import require_labels
 from pipelines.sources import Images, Source
 
@@ -220,8 +221,8 @@ def _export(
     facts = ClassifierFacts(
         name=f"{evaluation.config.name}, {'supervised' if from_scratch else 'fine-tuned'}",
         made=f"{learned} on {result['labels']:,} labelled images of "
-        f"`{evaluation.config.data.source}` for {result['epochs']} epochs, with a learning rate of "
-        f"{result['rate']:g} and seed {evaluation.config.seed}.",
+        f"`{evaluation.config.data.source}` for {counted(result['epochs'], 'epoch')}, with a "
+        f"learning rate of {result['rate']:g} and seed {evaluation.config.seed}.",
         accuracy=Accuracy(result["top1_each"][0], len(test)),
         accuracy_note="on test images",
     )

@@ -168,11 +168,11 @@ def _summary(facts: RunFacts) -> str:
         done = facts.rows[-1]["epoch"] if facts.rows else 0
         return (
             f"{method_name(config)}{start} on `{config.data.source}`, {done:g} of "
-            f"{config.training.epochs} epochs so far."
+            f"{counted(config.training.epochs, 'epoch')} so far."
         )
     return (
         f"{method_name(config)}{start} on {result['pretrain_images']:,} images of "
-        f"`{config.data.source}`, {result['epochs']:g} epochs."
+        f"`{config.data.source}`, {counted(result['epochs'], 'epoch')}."
     )
 
 

@@ -297,7 +297,7 @@ def _rate_text(config: Config, schedule: Schedule) -> str:
         first_layers = schedule.peak_rate * optimizer.layer_decay**GROUPS
         text += f"; {first_layers:.2g} in the encoder's first layers"
     if config.encoder.frozen_epochs:
-        text += f"; encoder frozen for {config.encoder.frozen_epochs:g} epochs"
+        text += f"; encoder frozen for {counted(config.encoder.frozen_epochs, 'epoch')}"
     if config.encoder.freeze_batch_norm:
         text += "; its batch normalisation frozen"
     return text

@@ -9,7 +9,7 @@ import functools
 from typing import BinaryIO, cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipelines.sources.channels import decode_channels, read_channels_header
 from pipelines.sources.image_file import (
@@ -176,7 +176,10 @@ def _to_rgb(image: Image.Image, deep: bool, halve: bool) -> tuple[Image.Image, i
     if halve and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK", "I", "F"):
         image, halve = image.reduce(2), False
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        inverted = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(262) == 0
         image, bits = _eight_bits(image)
+        if inverted:  # TIFF's "white is zero", which Pillow heeds for 8 bits alone
+            image = ImageOps.invert(image)
         image.info = {}  # a transparent grey would be a number of 16 bits
     elif deep:
         image, bits = _brightened(image)

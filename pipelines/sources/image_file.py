@@ -261,7 +261,7 @@ def _repaired(file: BinaryIO, error: Exception) -> BinaryIO | None:
     file.seek(0)
     start = file.read(24)
     file.seek(0)
-    if start[:8] == _PNG_START and isinstance(error, ValueError):
+    if start[:8] == _PNG_START and isinstance(error, (ValueError, UnidentifiedImageError)):
         width, height = struct.unpack(">II", start[16:])
         if width * height > MAX_PIXELS:
             return None
@@ -280,7 +280,7 @@ def _without_text(file: LimitedReader) -> BinaryIO:
     parts = [file.read(8)]
     while len(header := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", header)
-        if name in (b"iCCP", *_PNG_TEXTS[1:]):
+        if name[:1].islower() and name not in (b"tRNS", b"eXIf"):  # not needed for pixels
             file.seek(length + 4, os.SEEK_CUR)
         else:
             parts += [header, file.read(length + 4)]

@@ -127,9 +127,13 @@ def photo_folder(root: str | None, option: str = "data.root") -> Location:
     """
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
+    if not root:
+        raise SourceError(f"{option}: expected a folder of photos; received an empty text")
     if is_url(root):
         return RemotePath(root, option)
     folder = Path(os.path.expanduser(root)).absolute()
+    if ".." in folder.parts:  # its name is that of the folder above
+        folder = folder.resolve()
     check_reachable(folder, option)
     if folder.is_dir():
         return folder

@@ -73,7 +73,17 @@ def _find_all(file: Path, rows: list[TableRow]) -> DiscoveredFiles:
         line_of[path] = row.line
         if row.label:
             class_of[path] = row.label
-        if isinstance(status, OSError):
+        if (
+            isinstance(status, OSError)
+            and row is rows[0]
+            and not os.path.splitext(path)[1]
+            and len(rows) > 1
+        ):
+            errors.append(
+                f"{file}:{row.line}: {printable(path)}: there is no such photo; if the line names "
+                "the columns, expected path and label (docs/photos.md has other names)"
+            )
+        elif isinstance(status, OSError):
             files.skipped[path] = status.strerror or str(status)
         elif stat.S_ISREG(status.st_mode):
             sizes[path], files.modified[path] = status.st_size, status.st_mtime_ns

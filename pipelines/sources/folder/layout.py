@@ -27,13 +27,20 @@ _ROLES = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "eval": "val",
+    "evaluation": "val",
+    "holdout": "val",
+    "unsup": "unlabelled",
+    "unsupervised": "unlabelled",
     "unlabeled": "unlabelled",
     "unlabelled": "unlabelled",
     "labeled": "labelled",
     "labelled": "labelled",
 }
 """What a folder holds, by the word in its name that says so."""
-_FILLERS = frozenset(("", "data", "dataset", "image", "images", "img", "imgs", "photos", "seg"))
+_FILLERS = frozenset(
+    ("", "data", "dataset", "image", "images", "img", "imgs", "jpeg", "jpg", "photos", "png", "seg")
+)
 """Words that may stand next to such a word, as in `seg_train`, `train_images` and `val2017`."""
 _KNOWN_NAMES = (
     "train/, training_set/, ...; test/, val/, valid/, validation/, test_set/, ...; unlabelled/; "
@@ -43,13 +50,23 @@ _LETTERS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 """Words: runs of letters, and within them those that begin with a capital, as in `TrainImages`."""
 _ROLE = re.compile(f"({'|'.join(sorted(_ROLES, key=len, reverse=True))})s?")
 """A split's word anywhere in a name, as in `xtrain` and `Trainingsdaten`."""
-_PARTS = frozenset(("fold", "folds", "split", "splits"))
+_PARTS = frozenset(
+    ("batch", "chunk", "fold", "folds", "part", "parts", "shard", "split", "splits", "volume")
+)
 """Words of numbered folders that are parts of one set, to be tested on in turn."""
 _DERIVED = frozenset(
-    ("mask", "masks", "label", "labels", "annotation", "annotations", "thumb", "thumbs")
+    (
+        *("mask", "masks", "label", "labels", "annotation", "annotations", "thumb", "thumbs"),
+        *("groundtruth", "gt", "segmentation", "segmentations", "trimaps", "truth"),
+    )
 )
 """Words of folders that hold what was made of the photos next to them."""
-_DATE = re.compile(r"(19|20)\d\d([-_. ]?(0[1-9]|1[0-2])([-_. ]?[0-3]\d)?)?([-_. ].*)?", re.DOTALL)
+_DATE = re.compile(
+    r"((19|20)\d\d([-_. ]?(0[1-9]|1[0-2])([-_. ]?[0-3]\d)?)?"
+    r"|[0-3]?\d[-_. ][0-3]?\d[-_. ](19|20)\d\d)([-_. ].*)?"
+    r"|photos from (19|20)\d\d",  # of Google Takeout
+    re.DOTALL | re.IGNORECASE,
+)
 _MONTH = re.compile(
     r"(\d{1,2}[-_. ]*)?(january|february|march|april|may|june|july|august|september|october|"
     r"november|december)([-_. ]*(19|20)\d\d)?",
@@ -300,7 +317,9 @@ def _check_is_unambiguous(
         fail(f"both {abbreviated(top for top in roles if roles[top] in ('labelled', 'train'))}")
     flat = all(path.count("/") == 1 for top in roles for path in by_top[top])
     # `train/`, of locomotives, next to `bus/` and `car/`; `valid/` next to `broken/`
-    if roles and others and splits <= {"train", "test", "val"} and (flat or "train" not in splits):
+    asked = splits <= {"train", "test", "val"} and (flat or "train" not in splits)
+    # `unlabeled/` next to `cats/` and `dogs/`, which would be skipped
+    if roles and others and (asked or splits == {"unlabelled"}):
         splits_found = abbreviated(f"{top}/" for top in roles)
         fail(f"{splits_found} next to {abbreviated(others, 3)}")
     if roles:
@@ -324,9 +343,9 @@ def _why_no_classes(names: Collection[str]) -> str | None:
     if {"gallery", "query"} <= {name.lower() for name in names}:
         return "gallery/ and query/, as sets to search in have them"
     words = {name: _words(name) for name in names}
-    if all(each and _PARTS.issuperset(each) for each in words.values()):
+    if all(each and _PARTS.issuperset(each) for each in words.values()) or _are_numbered(words):
         return f"{abbreviated(names)}, named like parts of one set"
-    derived = [name for name in names if words[name] and _DERIVED.issuperset(words[name])]
+    derived = [name for name in names if _DERIVED.intersection(words[name])]
     photos = [name for name in names if not words[name] and _LETTERS.search(name)]
     if derived and photos and len(derived) + len(photos) == len(names):
         return (
@@ -342,19 +361,41 @@ def _why_no_classes(names: Collection[str]) -> str | None:
     return None
 
 
-def _check_is_no_parent(files: DiscoveredFiles, by_top: Mapping[str, list[str]]) -> None:
-    """Raises SourceError where the folder's only subfolder is what was meant."""
-    if len(by_top) != 1 or len(next(iter(by_top.values()))) != len(files.sizes):
-        return
-    subfolders = {path.split("/")[1] for path in files.sizes if path.count("/") >= 2}
-    splits = sorted(name for name in subfolders if role_of(name) is not None)
-    if splits:
-        top = printable(next(iter(by_top)))
-        raise SourceError(
-            f"data.root: {files.folder} holds only {top}/, which has "
-            f"{' and '.join(f'{printable(name)}/' for name in splits)}; data.root should be "
-            f"{files.folder / top}"
+def _are_numbered(words: Mapping[str, list[str]]) -> bool:
+    """Returns whether names differ in digits alone, and say no more than "images" or "part".
+
+    As `images_001` and `images_002`, or `ham_part_1` and `ham_part_2`, but not `c0` and `c1`.
+
+    Args:
+        words: name -> its words.
+    """
+    return (
+        len(words) > 1
+        and len({re.sub(r"\d+", "", name) for name in words}) == 1
+        and all(
+            _LETTERS.search(name) is not None and (not each or not _PARTS.isdisjoint(each))
+            for name, each in words.items()
         )
+    )
+
+
+def _check_is_no_parent(files: DiscoveredFiles, by_top: Mapping[str, list[str]]) -> None:
+    """Raises SourceError where what was meant is the only subfolder, or that one's only one."""
+    folders = {path.rpartition("/")[0] for path in files.sizes}
+    parts = [folder.split("/") for folder in folders if folder]
+    if len(parts) < len(folders):  # there are photos in the folder itself
+        return
+    for depth in range(1, min(map(len, parts), default=0) + 1):
+        if len({tuple(part[:depth]) for part in parts}) > 1:
+            return
+        inner = {part[depth] for part in parts if len(part) > depth}
+        if splits := sorted(name for name in inner if role_of(name) is not None):
+            top = "/".join(map(printable, parts[0][:depth]))
+            raise SourceError(
+                f"data.root: {files.folder} holds only {top}/, which has "
+                f"{' and '.join(f'{printable(name)}/' for name in splits)}; data.root should be "
+                f"{files.folder / top}"
+            )
 
 
 def _lay_out_splits(
@@ -381,6 +422,14 @@ def _lay_out_splits(
             f"skipped: {len(others):,} photo(s) that lie in no split"
             + (f" ({abbreviated(tops)})" if tops else "")
         )
+    test, val = (bool(_class_folders(paths.get(split, []))[0]) for split in ("test", "val"))
+    if "test" in paths and val and not test:  # as ImageNet and competitions have them
+        layout.notes.append(
+            f"{_folders(roles, 'test')} is skipped: it has no class folders, and "
+            f"{_folders(roles, 'val')} has"
+        )
+        del paths["test"]
+        roles = {top: role for top, role in roles.items() if role != "test"}
     if "test" in paths and "val" in paths:
         layout.notes.append(f"{_folders(roles, 'val')} is skipped: there is test/")
         del paths["val"]

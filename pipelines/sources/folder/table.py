@@ -13,7 +13,7 @@ from pipelines.sources.folder.discovery import printable
 
 PATH_COLUMNS = (
     *("path", "file", "filename", "file_name", "filepath", "file_path"),
-    *("image", "image_path", "image_name", "img", "photo"),
+    *("filepaths", "image", "image_path", "image_name", "img", "photo"),
 )
 CLASS_COLUMNS = ("label", "class", "labels", "class_name", "category", "target")
 _SEPARATORS = ",;\t"
@@ -72,6 +72,8 @@ def read_table(file: Path) -> PhotoTable:
         for number, line in enumerate(re.split(r"\r\n|\r|\n", _text(file)), start=1)
         if line.strip() and not line.startswith("#")
     ]
+    if lines and re.fullmatch(r"sep=.", lines[0][1].strip(), re.I):  # for Excel
+        del lines[0]
     first_line = lines[0][1].strip() if lines else ""
     separator, header = _header(first_line)
     if header:
@@ -125,7 +127,7 @@ def _text(file: Path) -> str:
 def _header(line: str) -> tuple[str, tuple[str, ...]]:
     """Returns (separator, names of columns); no names where the line is that of a photo."""
     separator = max(_SEPARATORS, key=line.count)
-    names = tuple(field.strip(' "').lower() for field in line.split(separator))
+    names = tuple(field.strip(' "').lower().replace(" ", "_") for field in line.split(separator))
     return separator, names if set(names) & set(PATH_COLUMNS) else ()
 
 

@@ -29,6 +29,7 @@ def matched(tmp_path, content: str | bytes) -> dict[str, str]:
         "path,class\na.jpg,x\nsub/b.jpg,y\n",
         "Filename;Category\ra.jpg;x\rsub/b.jpg;y\r",
         "path,label\na.jpg,x\nsub/b.jpg,y\n".encode("utf-16"),
+        "path,label\n.\\a.jpg,x\nsub\\b.jpg,y\n",
     ],
 )
 def test_tables_of_several_programs_are_read(tmp_path, content):

@@ -134,6 +134,11 @@ def test_missing_files_are_skipped_and_listed(shelf):
             "photos/00.png,cat\n",
             r"x\.txt lists 1 file\(s\), and none of them is there.* a class stands behind a tab",
         ),
+        (
+            "x.csv",
+            "picture,class\nphotos/00.png,cat\nphotos/01.png,dog\n",
+            r"x\.csv:1: picture: there is no such photo; if the line names the columns, expected path",
+        ),
         ("x.txt", "# none yet\n", r"x\.txt lists 0 file\(s\)"),
         (
             "x.csv",

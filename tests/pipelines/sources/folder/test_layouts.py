@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.sources import SourceError, open_source, plan_source
+from pipelines.sources.folder.discovery import photo_folder
 
 
 def _jpeg() -> bytes:
@@ -182,6 +183,27 @@ LAYOUTS = {
         *("classes", 10, 8, 2, {"1990": 5, "1991": 5}),
     ),
     "classes without the loose photo": ({"": 1, **CATS_AND_DOGS}, "classes", 10, 8, 2, CATS),
+    "val with classes, flat test": (
+        {**splits("train", "val"), "test": 3},
+        *("auto", 10, 10, 4, DOGS),
+    ),
+    "albums of Takeout": (
+        {"Photos from 2019": 3, "Photos from 2020": 3},
+        "auto",
+        6,
+        0,
+        0,
+        NO_LABELS,
+    ),
+    "days first": ({"24-12-2019": 3, "1.1.2020 Rome": 3}, "auto", 6, 0, 0, NO_LABELS),
+    "numbered classes": (
+        {"c0": 5, "c1": 5},
+        *("auto", 10, 8, 2, {"c0": 5, "c1": 5}),
+    ),
+    "train, eval, unsup": (
+        splits("train", "eval") | {"unsup": 7},
+        *("auto", 7, 10, 4, DOGS),
+    ),
     "classes as heap": (CATS_AND_DOGS, "flat", 10, 0, 0, NO_LABELS),
     "splits as heap": (splits("train", "test"), "flat", 14, 0, 0, NO_LABELS),
     "splits next to others": (
@@ -219,6 +241,26 @@ ERRORS = {
     "my_test next to train": (splits("train", "my_test"), "auto", "my_test, named nearly"),
     "gallery, query": (splits("gallery", "query"), "auto", "gallery/ and query/, as sets"),
     "folds": (splits("fold1", "fold2"), "auto", "fold1, fold2, named like parts of one set"),
+    "images_001, images_002": (
+        {"images_001": 3, "images_002": 3},
+        *("auto", "images_001, images_002, named like parts of one set"),
+    ),
+    "ham_part_1, ham_part_2": (
+        {"ham_part_1": 3, "ham_part_2": 3},
+        *("auto", "ham_part_1, ham_part_2, named like parts of one set"),
+    ),
+    "images, ground_truth": (
+        {"images": 3, "ground_truth": 3},
+        *("auto", "ground_truth next to images, of which they may be made"),
+    ),
+    "unlabeled next to classes": (
+        {"unlabeled": 9, "cats": 3, "dogs": 3},
+        *("auto", "unlabeled/ next to cats, dogs"),
+    ),
+    "grandparent": (
+        {f"set/v1/{path}": count for path, count in splits("train", "test").items()},
+        *("auto", "data.root should be {root}/set/v1"),
+    ),
     "images, masks": (
         {"images": 3, "masks": 3},
         *("auto", "masks next to images, of which they may be made.*Set data.layout"),
@@ -313,6 +355,7 @@ def test_folder_that_cannot_be_read_is_listed(tmp_path):
 @pytest.mark.parametrize(
     ("root", "message"),
     [
+        ("", "data.root: expected a folder of photos; received an empty text"),
         ("x" * 300, "can't be read: File name too long"),
         ("a\0b", "can't be read: .*embedded null"),
         ("~nobody-of-this-name/photos", "there is no folder "),
@@ -322,6 +365,13 @@ def test_folder_that_cannot_be_read_is_listed(tmp_path):
 def test_impossible_root_is_an_error(root, message):
     with pytest.raises(SourceError, match=message):
         plan_source("folder", root=root)
+
+
+def test_dots_lead_to_the_folder_above(tmp_path, monkeypatch):
+    """Outputs are named after the folder: `--images ..` would have a hidden one."""
+    (tmp_path / "album" / "day").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "album" / "day")
+    assert photo_folder("..") == tmp_path / "album"
 
 
 def test_folder_whose_state_is_unknown_is_listed(tmp_path, monkeypatch):

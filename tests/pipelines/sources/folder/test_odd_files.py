@@ -54,6 +54,19 @@ def png_text(compressed: bool, size: int = 1_200_000) -> bytes:
     return encoded(RGB, "PNG", pnginfo=info)
 
 
+def white_is_zero() -> bytes:
+    """A TIFF of 16 bits whose tag 262 says 0; Pillow writes 1."""
+    tag = struct.Struct("<HHII").pack
+    data = encoded(Image.fromarray(65535 - np.asarray(GREY).astype(np.uint16) * 257), "TIFF")
+    assert data.count(tag(262, 3, 1, 1)) == 1
+    return data.replace(tag(262, 3, 1, 1), tag(262, 3, 1, 0))
+
+
+def chunk(name: bytes, content: bytes, crc: int) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
+
+
 def text_behind_pixels() -> bytes:
     """A PNG whose large XMP follows the pixels, so that it is met while they are read."""
     data = png_text(compressed=True)
@@ -107,6 +120,9 @@ READ: dict[str, Callable[[], bytes]] = {
     "XMP of 1.2 MB.png": lambda: png_text(compressed=True),
     "text of 1.2 MB.png": lambda: png_text(compressed=False),
     "XMP behind the pixels.png": text_behind_pixels,
+    "wrong checksum of a text.png": lambda: (
+        PNG[:33] + chunk(b"tEXt", b"Title\0cat", crc=0) + PNG[33:]
+    ),
     "animation.png": lambda: encoded(RGB, "PNG", save_all=True, append_images=[RGB]),
     "transparency.png": lambda: encoded(RGB.convert("RGBA"), "PNG"),
     "turned.png": lambda: encoded(RGB.rotate(90, expand=True), "PNG", exif=exif(6)),
@@ -131,6 +147,7 @@ READ_GREY: dict[str, Callable[[], bytes]] = {
     "12 bits in 16.png": lambda: deep(12, "PNG"),
     "10 bits in 16.tif": lambda: deep(10, "TIFF"),
     "8 bits in 16.tif": lambda: deep(8, "TIFF"),
+    "16 bits, white is zero.tif": white_is_zero,
     "16 bits.pgm": lambda: deep(16, "PPM"),
     "0 to 1.tif": lambda: encoded(Image.fromarray(FLOATS / 255), "TIFF"),
     "palette.gif": lambda: encoded(GREY, "GIF"),

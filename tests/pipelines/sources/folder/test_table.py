@@ -14,6 +14,8 @@ TABLES = {
     "filename, label.csv": "filename,label\na.jpg,cat\nb c.jpg,dog\n",
     "label, image.csv": "label,image\ncat,a.jpg\ndog,b c.jpg\n",
     "capitals.csv": "File_Name,Category\na.jpg,cat\nb c.jpg,dog\n",
+    "header with spaces.csv": "File Name,Class\na.jpg,cat\nb c.jpg,dog\n",
+    "sep of Excel.csv": "sep=;\r\npath;class\r\na.jpg;cat\r\nb c.jpg;dog\r\n",
     "split.csv": "path,label,split\na.jpg,cat,train\nb c.jpg,dog,test\n",
     "index of pandas.csv": ",path,label\n0,a.jpg,cat\n1,b c.jpg,dog\n",
     "semicolons.csv": "path;class\na.jpg;cat\nb c.jpg;dog\n",
