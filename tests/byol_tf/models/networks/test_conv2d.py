@@ -63,7 +63,8 @@ def test_bfloat16_gradients_are_close_to_float64(kernel, stride, side, units):
         (to_images, expected_images),
         (to_kernel, expected_kernel),
     ):
-        assert relative_error(tf.cast(computed, tf.float64).numpy(), reference.numpy()) < 2**-8
+        # 2**-8 where the CPU has instructions for bfloat16; without, partial sums are rounded too.
+        assert relative_error(tf.cast(computed, tf.float64).numpy(), reference.numpy()) < 2**-5
 
 
 @pytest.mark.parametrize(

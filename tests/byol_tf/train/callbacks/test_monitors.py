@@ -115,7 +115,7 @@ def test_slow_input_is_logged_and_warned_of_once(caplog, steps_per_execution):
     )
     assert percent > 33
     # The batches of a call may be read before it begins, and numbers are rounded.
-    assert arriving < (0.5 + steps_per_execution) * BATCH / seconds + 1
+    assert arriving < (1 + steps_per_execution) * BATCH / seconds + 1
     assert possible > arriving
     assert warning.endswith(
         ". More cores would help, or less work per image: smaller photos. --dry-run measures both"
