@@ -47,6 +47,12 @@ def push(folder: Path, repo: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
+    for path in folder.rglob("*"):
+        if path.is_symlink():  # in a run folder from elsewhere to any file of the user's
+            raise OutputError(
+                f"--push-to-hub {repo}: {path} is a link, and what it leads to would be uploaded; "
+                "remove it"
+            )
     api = HfApi(library_name="byol_tf")
     try:
         address = api.create_repo(repo, private=True, exist_ok=True)

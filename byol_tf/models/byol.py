@@ -368,7 +368,8 @@ class BYOL(MultiStepTrainer):
         update: Hashable = self.target_update
         if type(update) is TargetUpdate:  # a subclass may do anything
             update = (update.schedule, update.placement)
-        return (*super()._trace_settings(), update)
+        settings = (self.objective, self.gradient_accumulation_steps, self.joint_batch_statistics)
+        return (*super()._trace_settings(), update, *settings)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the online encoder's representations `[N, d]` of images `[N, H, W, 3]`."""

@@ -197,7 +197,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
 
     def _trace_settings(self) -> tuple[Hashable, ...]:
         """Returns what a traced step depends on; `fit` traces it again where this has changed."""
-        return tuple(id(variable) for variable in self.trainable_variables)
+        return (self.on_nonfinite, *(id(variable) for variable in self.trainable_variables))
 
     def make_train_function(self, force: bool = False) -> Callable[[Iterator], Logs]:
         """Builds the function that `fit` calls with its iterator, unless the last one still fits.

@@ -106,7 +106,8 @@ def _pictures(
 
     def picture(name: str, heading: str, text: str, reason: str, shown: bool = True) -> Picture:
         path = folder.figures / f"{name}.png"
-        png = path.read_bytes() if shown and path.exists() else None
+        # A link in a run folder from elsewhere would show any file of the user's.
+        png = path.read_bytes() if shown and path.is_file() and not path.is_symlink() else None
         return Picture(heading, text, png, reason)
 
     return [

@@ -43,6 +43,15 @@ def test_a_refusal_has_the_hubs_reason(server, export):
     assert not server.files
 
 
+def test_what_a_link_leads_to_is_not_uploaded(server, export, tmp_path_factory):
+    private = tmp_path_factory.mktemp("home") / "key"
+    private.write_text("private")
+    (export / "encoder" / "key").symlink_to(private)
+    with pytest.raises(OutputError, match="encoder/key is a link"):
+        hub.push(export, "me/encoder")
+    assert not server.files
+
+
 @pytest.mark.parametrize("repo", ["encoder", "me/my encoder", "https://huggingface.co/me/e", ""])
 def test_a_name_of_another_form_is_refused_before_the_export(repo):
     with pytest.raises(OutputError, match="expected NAME/REPOSITORY"):

@@ -229,6 +229,15 @@ class TestStop:
         assert seen == [batch for batch in range(steps - 1, at, steps)]
         assert all(np.isfinite(value).all() for value in state(model).values())
 
+    def test_skipping_after_a_stop_takes_every_batch(self):
+        model = built("stop", 4)
+        with pytest.raises(NotFiniteError):
+            fit(model, poisoned(8, {1: np.nan}))
+        model.on_nonfinite = "skip"
+        before = int(model.optimizer.iterations.numpy())
+        fit(model, poisoned(8, {1: np.nan, 5: np.nan}))
+        assert int(model.optimizer.iterations.numpy()) == before + 6
+
     def test_unknown_policy_is_an_error(self):
         with pytest.raises(
             ValueError, match='on_nonfinite: expected "stop" or "skip"; received \'go\''

@@ -97,9 +97,14 @@ def test_weights_file_of_something_else_is_an_error(tmp_path):
     with h5py.File(linked, "w") as file:
         file["layers"] = h5py.ExternalLink(other, "/layers")
     broken.write_bytes(b"no HDF5")
+    twice = tmp_path / "twice.weights.h5"
+    with h5py.File(twice, "w") as file:
+        file["a/layers"] = np.zeros(3)
+        file["b"] = file["a"]
     for path, reason in (
         (other, ""),
         (linked, "are a link to other data"),
+        (twice, "have more than one place"),
         (broken, "it isn't an HDF5 file"),
     ):
         with pytest.raises(
