@@ -12,7 +12,7 @@ from byol_tf.evaluate.logistic import fit_logistic
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of scikit-learn's C to try; small is strong regularisation."""
 _DEFAULT_STRENGTH = 1e-1
-"""Where no label can be held out; the best with 3 and with 10 labels per class of photos."""
+"""The C where no label can be held out; the best with 3 and with 10 labels per class of photos."""
 _FOLDS, _ITERATIONS = 5, 500
 
 

@@ -67,7 +67,7 @@ _RUN_PANELS = (
 )
 """The same of `curves_figure`."""
 _LEGEND_SIZE = 9
-"""Of the font below figures, in points."""
+"""Size of the font of legends below figures, in points."""
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -72,7 +72,7 @@ def trained(
 
 
 def largest_error(received: list[np.ndarray], expected: list[np.ndarray]) -> float:
-    """Of any element, relative to the largest one of its weight."""
+    """Largest error of any element, relative to the largest one of its weight."""
     return max(
         float(np.abs(one - other).max() / np.abs(other).max())
         for one, other in zip(received, expected, strict=True)

@@ -52,7 +52,7 @@ def write_shards(folder: Path, shards: int = 3, images: int = 8) -> list[Path]:
 
 
 def same(first, second) -> bool:
-    """Whether two sets of images have the same pixels in the same order."""
+    """Returns whether two sets of images have the same pixels in the same order."""
     return len(first) == len(second) and all(map(np.array_equal, first, second))
 
 

@@ -1,4 +1,4 @@
-"""What the packaged studies plan is what the papers say."""
+"""The packaged studies plan what the papers say."""
 
 import json
 
@@ -42,7 +42,7 @@ STRENGTHS = {"brightness", "contrast", "contrast_center", "saturation", "hue"}
 
 
 def switched_off(policy: ViewPolicy) -> bool:
-    """Whether a policy leaves images as they are."""
+    """Returns whether a policy leaves images as they are."""
     names = [name for name in ViewPolicy.model_fields if name.endswith("_probability")]
     return policy.crop_area == (1.0, 1.0) and not any(getattr(policy, name) for name in names)
 
