@@ -34,6 +34,7 @@ import numpy as np
 from byol_tf.errors import EmbedError, RunFolderError
 from byol_tf.runs.files import (
     atomic_file,
+    check_fits_memory,
     check_no_link,
     csv_text,
     name_of_cell,
@@ -256,6 +257,7 @@ class Store:
             ):
                 yield index, rows
         else:
+            check_fits_memory([file])
             with np.load(file, allow_pickle=False) as arrays:
                 text = io.StringIO(arrays["index"].tobytes().decode(), newline="")
             with zipfile.ZipFile(file) as archive, archive.open(f"{self.array}.npy") as member:

@@ -27,7 +27,7 @@ from byol_tf.command_line import (
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import OutputError
 from byol_tf.logs import ProgressLog, counted, wrapped
-from byol_tf.runs.files import temporary_path, write_atomically, write_csv
+from byol_tf.runs.files import read_text, temporary_path, write_atomically, write_csv
 from pipelines.registry import MAX_CHANNELS
 from pipelines.sources.folder.layout import LAYOUTS
 from pipelines.sources.pixels import RGB, PixelFormat
@@ -175,7 +175,7 @@ def _digest(packing: Packing, options: argparse.Namespace) -> str:
 def _finished(out: Path, digest: str) -> dict[str, dict[str, str]]:
     """Returns the shards that are complete, each with what it lacks. Raises OutputError."""
     try:
-        state = json.loads((out / _STATE).read_bytes())
+        state = json.loads(read_text(out / _STATE))
         if state["photos"] == digest:
             return {name: lost for name, lost in state["shards"].items() if (out / name).is_file()}
         reason = "has shards of other photos, or with other options"

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from byol_tf.errors import RunFolderError
-from byol_tf.runs.files import BINARY, check_fits_memory
+from byol_tf.runs.files import check_fits_memory
+from pipelines.regular_files import BINARY, open_regular
 
 FORMAT = 2
 """Version of the manifest. Version 1, without the position and a digest of itself, is still
@@ -27,7 +28,7 @@ read."""
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
 _CHUNK = 1 << 24
 """Bytes that are written and synced, or read, at a time, so that progress shows on a slow disk."""
-_DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
 """Errors of a read that mean damaged files. With others, such as a missing permission or too many
 open files, the checkpoint may be valid."""
 _MAX_JSON_BYTES = 2**26  # an epoch's row in state.json has some 300
@@ -231,7 +232,7 @@ def _open_verified(
             check_fits_memory([folder / _ARRAYS])
         manifest = _parse_manifest(_read(folder / _MANIFEST))
         state = _read(folder / _STATE)
-        with (folder / _ARRAYS).open("rb") as file:
+        with open_regular(folder / _ARRAYS) as file:
             digests = {
                 _ARRAYS: _file_digest(file, on_progress),
                 _STATE: hashlib.sha256(state).hexdigest(),
@@ -256,9 +257,10 @@ def _open_verified(
 
 def _read(path: Path) -> bytes:
     """Reads a JSON file, but not one that is larger than any that a run writes."""
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise DamagedCheckpoint(f"{path.name} has more than {_MAX_JSON_BYTES:,} bytes")
-    return path.read_bytes()
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > _MAX_JSON_BYTES:
+            raise DamagedCheckpoint(f"{path.name} has more than {_MAX_JSON_BYTES:,} bytes")
+        return file.read()
 
 
 def _file_digest(file: BinaryIO, on_progress: Callable[[], object]) -> str:

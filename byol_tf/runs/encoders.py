@@ -34,7 +34,12 @@ from byol_tf.models.safe_loading import (
 )
 from byol_tf.runs.best_epoch import scores
 from byol_tf.runs.checkpoints import read_newest
-from byol_tf.runs.files import check_fits_memory, newest_version, write_atomically
+from byol_tf.runs.files import (
+    check_fits_memory,
+    newest_version,
+    read_text,
+    write_atomically,
+)
 from byol_tf.runs.folder import RunFolder, read_history
 from pipelines.registry import MAX_CHANNELS
 
@@ -152,9 +157,9 @@ def _builder(
         return lambda: build_config_encoder(config)
     try:
         check_fits_memory([folder.architecture])
-        text = folder.architecture.read_text("utf-8")
+        text = read_text(folder.architecture)
         build_without_values(lambda: build_from_json(text))
-    except (OSError, UnicodeError, UnsafeModelError) as error:
+    except (OSError, ValueError, UnsafeModelError) as error:
         raise ProtocolError(
             f"--run {folder.root}: its encoder, {config.encoder.name}, needs Python code of its "
             f"author, which no command but training runs: {folder.architecture.name}: {error}. Use "

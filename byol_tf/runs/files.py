@@ -6,7 +6,6 @@ link in it is written through.
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
 import json
@@ -19,12 +18,10 @@ from typing import Any, BinaryIO
 
 from byol_tf.errors import RunFolderError, why_not_utf8
 from pipelines.cells import text_cell, text_of_cell
-from pipelines.memory import free_memory
+from pipelines.regular_files import check_regular, check_size, open_regular, regular_descriptor
 
 NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 """Flag of `os.open` that refuses a link; Windows has none."""
-BINARY: int = getattr(os, "O_BINARY", 0)
-"""Flag of `os.open` without which Windows changes line ends; other systems have none."""
 SAVED_MODEL_VERSION = "1"
 """Name of the subfolder that an exported SavedModel is in: TensorFlow Serving expects numbers."""
 _MAX_TEXT_BYTES = 2**28
@@ -112,8 +109,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def append_to(path: Path) -> BinaryIO:
-    """Opens a file to append to; raises `OSError` if it is a link."""
-    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | NO_FOLLOW, 0o666))
+    """Opens a file to append to; raises `OSError` if it is a link, a pipe or a device."""
+    return open(
+        path, "ab", opener=lambda name, flags: regular_descriptor(name, flags | NO_FOLLOW, 0o666)
+    )
 
 
 def check_no_link(path: Path) -> None:
@@ -151,16 +150,12 @@ def why_no_folder(path: Path) -> str | None:
 def check_fits_memory(files: Iterable[Path]) -> None:
     """Raises `OSError` if files that have to be in memory at once are larger than what is free.
 
-    To be called before they are hashed or read: a sparse file of any size takes no disk space.
+    It is raised for what is no regular file too. See `check_size`.
     """
-    free = free_memory()
     for path in files:
-        if (size := path.stat().st_size) > free:
-            raise OSError(
-                errno.EFBIG,
-                f"it has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are free",
-                str(path),
-            )
+        status = path.stat()
+        check_regular(path, status)
+        check_size(path, status.st_size)
 
 
 def read_text(path: Path) -> str:
@@ -170,7 +165,7 @@ def read_text(path: Path) -> str:
         OSError: if it can't be read.
         ValueError: if it isn't text in UTF-8, or larger than any that a run writes.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_TEXT_BYTES:
             raise ValueError(f"{path}: expected at most {_MAX_TEXT_BYTES:,} bytes")
@@ -232,7 +227,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

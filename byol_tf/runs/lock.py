@@ -21,10 +21,11 @@ except ImportError:  # Windows
     import msvcrt
 
 from byol_tf.errors import RunFolderError
-from byol_tf.runs.files import BINARY, NO_FOLLOW
+from byol_tf.runs.files import NO_FOLLOW
 from byol_tf.runs.folder import LOCK_NAME
 from byol_tf.runs.idle_timer import IdleTimer
 from byol_tf.runs.process_exit import register_exit_hook, unregister_exit_hook
+from pipelines.regular_files import open_regular, regular_descriptor
 
 _HEARTBEAT = 20.0
 """Seconds between two touches of the lock file, which show processes on other machines that share
@@ -79,7 +80,7 @@ class RunLock:
 
         def claim() -> None:
             # A network disk locks only what may be written; a link isn't followed.
-            descriptor = os.open(self.path, os.O_RDWR | NO_FOLLOW | BINARY)
+            descriptor = regular_descriptor(self.path, os.O_RDWR | NO_FOLLOW)
             try:
                 self._claim(descriptor)  # released when the file is closed
             finally:
@@ -136,7 +137,7 @@ class RunLock:
             "token": uuid.uuid4().hex,
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | BINARY, 0o644)
+        descriptor = regular_descriptor(self.path, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o644)
         try:
             self._claim(descriptor)
             self._content = json.dumps(owner).encode()
@@ -157,7 +158,8 @@ class RunLock:
     def _successor(self) -> str | None:
         """Returns a description of the process that took the lock from this one; None if none."""
         try:
-            content = self.path.read_bytes()  # opened anew: network disks cache open files
+            with open_regular(self.path) as file:  # anew: network disks cache open files
+                content = file.read()
         except OSError:  # missing, or not to be read now: no other process has written it
             return None
         if content == self._content:

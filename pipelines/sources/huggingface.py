@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.extras import install_line
+from pipelines.regular_files import check_size, open_regular
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.folder.layout import roles_in
 from pipelines.sources.folder.table import CLASS_COLUMNS
@@ -70,7 +71,9 @@ def _container(request: Request) -> Container:
         if image["bytes"] is not None:
             return image["bytes"]
         try:
-            return Path(image["path"]).read_bytes()
+            with open_regular(image["path"]) as file:
+                check_size(image["path"], os.fstat(file.fileno()).st_size)
+                return file.read()
         except OSError as error:
             raise UnreadableImage(error.strerror or str(error)) from error
 
@@ -162,7 +165,9 @@ def _label_column(features: Mapping[str, Any]) -> str | None:
             name
             for name in (*named, *classes)
             if isinstance(features[name], datasets.ClassLabel)
-            or getattr(features[name], "dtype", "").startswith(("int", "uint", "string"))
+            or getattr(features[name], "dtype", "").startswith(
+                ("int", "uint", "string", "large_string")
+            )
         ),
         None,
     )

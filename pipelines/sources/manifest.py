@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
+from pipelines.memory import free_memory
 from pipelines.sources.images import Shape
 
-_MAX_BYTES = 2**30  # of millions of photos; a small file could unpack to any size
+_MAX_BYTES = 2**30
+"""Of the text, which lists millions of photos then. A small file could unpack to any size."""
+_BYTES_PER_CHARACTER = 32
+"""Of memory that a text takes at most when it is parsed: an empty list has two characters."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,13 @@ class PhotoManifest:
             ValueError: it is something else.
         """
         try:
+            limit = min(_MAX_BYTES, free_memory() // _BYTES_PER_CHARACTER)
             with gzip.open(io.BytesIO(content)) as file:
-                text = file.read(_MAX_BYTES + 1)
-            if len(text) > _MAX_BYTES:
-                raise ValueError(f"it unpacks to more than {_MAX_BYTES:,} bytes")
+                text = file.read(limit + 1)
+            if len(text) > limit:
+                raise ValueError(
+                    f"it unpacks to more than {limit:,} bytes, the most for the memory that is free"
+                )
             fields = json.loads(text)
             shapes = {
                 split: None if shape is None else tuple(shape)

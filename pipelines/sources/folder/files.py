@@ -2,17 +2,13 @@
 
 import io
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pipelines.regular_files import open_regular
 from pipelines.sources.image_file import HEADER_BYTES, UnreadableImage
 from pipelines.sources.remote import Location, RemotePath
-
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-"""Without it, opening a pipe would wait for ever; it makes no difference to a file. Windows has
-none."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +32,9 @@ class PhotoFolder:
             content = (self.folder / path).read()
             self._check_size(path, len(content))
             return io.BytesIO(content)
-        file = open(  # noqa: SIM115 - closed by the caller
-            os.path.join(self.folder, path),  # a tenth of the time of pathlib's
-            "rb",
-            opener=lambda name, flags: os.open(name, flags | _NONBLOCK),
-        )
+        file = open_regular(os.path.join(self.folder, path))  # a tenth of the time of pathlib's
         try:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableImage("not a regular file")
-            self._check_size(path, status.st_size)
+            self._check_size(path, os.fstat(file.fileno()).st_size)
         except BaseException:
             file.close()
             raise

@@ -101,9 +101,14 @@ def _columns(schema: pa.Schema) -> _Columns:
             path = f"{image}.path"
         image += ".bytes"
     classes = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    label = next((name for name in (*CLASS_COLUMNS, *classes) if name in schema.names), None)
-    if label is not None and not _is_class(schema.field(label).type):
-        label = None
+    label = next(
+        (
+            name
+            for name in (*CLASS_COLUMNS, *classes)
+            if name in schema.names and _is_class(schema.field(name).type)
+        ),
+        None,
+    )
     names = features.get(label or "", {}).get("names") or ()
     return _Columns(image, path, label, tuple(map(str, names)))
 

@@ -40,6 +40,8 @@ def tar_records(file: BinaryIO, size: int, pixels: PixelFormat = RGB) -> Iterato
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # it would keep every header
                 end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+                if end > size:  # a header may state any size
+                    break
                 if not member.isreg() or member.issparse() or _is_hidden(member.name):
                     continue
                 suffix = os.path.splitext(member.name)[1].lower()

@@ -231,6 +231,22 @@ def test_page_without_labels_or_images(run, tmp_path, capsys):
     assert " ".join(page_of(copy).text).count("Not shown: data.root: there is no folder") == 3
 
 
+def test_linked_picture_is_not_shown(run, tmp_path):
+    """A link in a folder from elsewhere could lead to any picture of the user's."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    data = {"source": "folder", "root": str(tmp_path / "missing")}
+    (copy / "config.json").write_text(json.dumps(CONFIG | {"data": data}))
+    (copy / "figures").mkdir(exist_ok=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "private.png")
+    shutil.copy(tmp_path / "private.png", copy / "figures" / "views.png")
+    (copy / "figures" / "curves.png").symlink_to(tmp_path / "private.png")
+    assert main(["--run", str(copy)]) == 0
+    private = base64.b64encode((tmp_path / "private.png").read_bytes()).decode()
+    shown = [source for source in page_of(copy).sources if source.endswith(f",{private}")]
+    assert len(shown) == 1  # the file, and not the link
+
+
 def test_failed_report_is_logged_and_ends_no_run(tmp_path, caplog):
     from byol_tf.train.finish import write_final_report
 

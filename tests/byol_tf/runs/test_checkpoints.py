@@ -243,7 +243,7 @@ def test_temporary_read_error_is_not_damage(tmp_path, monkeypatch, number):
     def refused(*_):
         raise OSError(number, "not now")
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", refused)
+    monkeypatch.setattr(checkpoint_format, "open_regular", refused)
     with pytest.raises(OSError, match="not now"):
         recover(tmp_path)
     assert names(tmp_path) == ["epoch-0001"]
@@ -400,3 +400,14 @@ def test_sparse_side_file_is_damage(tmp_path, name):
     os.truncate(tmp_path / "epoch-0001" / name, 10**13)
     checkpoint, (damage,) = read_newest(tmp_path)
     assert checkpoint is None and damage.reason.startswith(f"{name} has more than ")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on Windows")
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "arrays.npz"])
+def test_pipe_in_place_of_a_file_is_damage(tmp_path, name):
+    """It would be waited for without end."""
+    folder = write_checkpoint(tmp_path, 1, 0, arrays(), {})
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(DamagedCheckpoint, match="not a regular file"):
+        verify(folder)

@@ -15,6 +15,7 @@ from byol_tf.runs.files import (
     read_csv,
     read_json_object,
     remove_left_overs,
+    sha256,
     why_no_folder,
     write_atomically,
     write_csv,
@@ -227,3 +228,17 @@ def test_path_that_cannot_be_looked_at_has_the_systems_reason(tmp_path):
     assert describe_path("a\0b").startswith("it can't be read: ")
     assert "embedded null" in describe_path("a\0b")  # the rest depends on Python's version
     assert "embedded null" in why_no_folder(type(tmp_path)("a\0b"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on Windows")
+@pytest.mark.parametrize(
+    "use",
+    [append_to, read_json_object, sha256, lambda path: check_fits_memory([path])],
+)
+def test_pipe_and_device_are_no_files(tmp_path, use):
+    """A pipe would be waited for without end, and this device has no end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name in ("pipe", "device"):
+        with pytest.raises(OSError, match=r"not a regular file|symbolic links|No such device"):
+            use(tmp_path / name)

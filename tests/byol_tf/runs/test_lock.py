@@ -70,6 +70,16 @@ def test_lock_file_that_is_a_link_is_refused_and_its_target_kept(tmp_path):
     assert (tmp_path / "mine").read_text() == "mine"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on Windows")
+def test_lock_file_that_is_a_pipe_is_refused(tmp_path):
+    """It would be waited for without end."""
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(RunFolderError, match="not a regular file"):
+        RunLock(tmp_path).check()
+    with pytest.raises(RunFolderError, match="not a regular file"), RunLock(tmp_path):
+        pass
+
+
 def test_check_writes_nothing(tmp_path):
     RunLock(tmp_path / "run").check()
     assert not list(tmp_path.iterdir())

@@ -72,6 +72,15 @@ class TestTar:
         with pytest.raises(BrokenShard):
             tar_index(whole[:end])
 
+    def test_member_that_states_a_huge_size_is_not_read(self):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            member = tarfile.TarInfo("1.jpg")
+            member.size = 2**43
+            archive.addfile(member)
+        with pytest.raises(BrokenShard, match="truncated, behind 0 images"):
+            tar_index(file.getvalue())
+
     def test_archive_without_its_end_is_an_error(self):
         whole = tar({f"{number}.jpg": b"x" * 600 for number in range(3)})
         with pytest.raises(BrokenShard, match="truncated, behind 2 images"):
@@ -195,6 +204,13 @@ class TestParquet:
         self.check(parquet(pa.table({"jpg": images, "class": [3, 4]})), ["3", "4"], ["0", "1"])
         numbers = pa.array(images, pa.large_binary())
         self.check(parquet(pa.table({"image": numbers, "label": [[1], [2]]})), [None, None])
+
+    def test_measured_label_is_no_class(self):
+        """Of the columns that may name a class, the first one whose values can counts."""
+        images = [jpeg(0), jpeg(1)]
+        columns = {"image": images, "label": [0.5, 1.0], "class": ["cat", "dog"]}
+        self.check(parquet(pa.table(columns)), ["cat", "dog"])
+        self.check(parquet(pa.table({"image": images, "label": [0.5, 1.0]})), [None, None])
 
     def test_wrong_files_are_errors(self):
         with pytest.raises(BrokenShard, match=r"no column of images.*found text, image"):
