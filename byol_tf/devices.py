@@ -41,11 +41,38 @@ def prepare_environment() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # Without a GPU, level 2 has an error line on CUDA; every error is also raised as an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever another program of the user's needs
     redirect_native_output()
     show_status("starting TensorFlow")  # which takes seconds
     if os.path.expanduser("~") == "~":  # no HOME and no user, as in a container; libraries want one
         os.environ["HOME"] = tempfile.gettempdir()
+
+
+def check_keras_settings() -> None:
+    """Checks that Keras runs on TensorFlow, with channels last and float32.
+
+    Raises:
+        DeviceError: if it doesn't.
+    """
+    # Asked before Keras imports the other backend, which may be missing.
+    if (backend := os.environ.get("KERAS_BACKEND", "tensorflow")) != "tensorflow":
+        raise DeviceError(
+            f"byol_tf needs Keras' TensorFlow backend; received KERAS_BACKEND={backend}. Set it to "
+            "tensorflow before Keras is imported"
+        )
+    import keras
+
+    for name, received, expected in (
+        ("backend", keras.config.backend(), "tensorflow"),
+        ("image_data_format", keras.config.image_data_format(), "channels_last"),
+        ("floatx", keras.config.floatx(), "float32"),
+    ):
+        if received != expected:
+            home = os.environ.get("KERAS_HOME", "~/.keras")
+            raise DeviceError(
+                f"{name}: byol_tf needs {expected} in {home}/keras.json, or set by keras.config; "
+                f"received {received}"
+            )
 
 
 def nvidia_card() -> bool:

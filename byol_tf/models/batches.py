@@ -35,16 +35,18 @@ def views_made_by(layers: Sequence[keras.layers.Layer], batch: object) -> list[t
     ]
 
 
-def check_views(views: object, count: int) -> list[tf.Tensor]:
+def check_views(views: object, count: int, rank: int = 4) -> list[tf.Tensor]:
     """Returns the views of a batch.
 
     Args:
         views: `[N, ...]` each, in a tuple or list. A None at its end, which Keras'
             `train_on_batch` adds, is dropped.
         count: of views.
+        rank: of each, as the encoder takes it.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for anything else, and for views of several dtypes or numbers of images; where
+            those aren't known at tracing, in the step.
     """
     if isinstance(views, tuple | list):
         views = [
@@ -53,13 +55,31 @@ def check_views(views: object, count: int) -> list[tf.Tensor]:
             if view is not None
         ]
         ranks = {getattr(getattr(view, "shape", None), "rank", None) for view in views}
-        if len(views) == count and len(ranks) == 1 and None not in ranks:
-            return views
+        if len(views) == count and ranks == {rank}:
+            return _same_images(views)
     names = ", ".join(f"view{index + 1}" for index in range(count))
     raise ValueError(
         f"expected batches of {count} views of each image, ({names}), tensors [N, H, W, 3]; "
         f"received {_described(views)}"
     )
+
+
+def _same_images(views: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the views, after a check that they have one dtype and as many images each."""
+    if len({view.dtype for view in views}) > 1:
+        dtypes = ", ".join(view.dtype.name for view in views)
+        raise ValueError(f"expected views of one dtype; received {dtypes}")
+    expected = "expected as many images in each view, as they are views of the same ones; received"
+    sizes = [view.shape[0] for view in views]
+    if None not in sizes:
+        if len(set(sizes)) > 1:
+            raise ValueError(f"{expected} {', '.join(map(str, sizes))}")
+        return views
+    if len(views) == 1:
+        return views
+    counts = [tf.shape(view)[0] for view in views]
+    equal = tf.reduce_all([count == counts[0] for count in counts[1:]])
+    return only_if(equal, views, f"{expected} another number than the first view's:", counts[0])
 
 
 def _described(data: object) -> str:
@@ -85,7 +105,7 @@ def equal_shares(views: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         return list(views)
     own = tf.cast(tf.shape(views[0])[0], tf.float32)
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, own)
-    return _only_if(
+    return only_if(
         own * replicas == total,
         views,
         f"expected batches that {replicas} replicas divide, as by batch(n, drop_remainder=True); "
@@ -105,19 +125,33 @@ def micro_batches(views: Sequence[tf.Tensor], count: int) -> list[tf.Tensor]:
     if size is None:
         size = tf.shape(views[0])[0]
         text = f"{expected}images of a replica's batch, as by batch(n, drop_remainder=True)"
-        views = _only_if(size % count == 0, views, f"{text}; received {count}, and images:", size)
+        views = only_if(size % count == 0, views, f"{text}; received {count}, and images:", size)
     elif size % count:
         raise ValueError(f"{expected}{size} images of a replica's batch; received {count}")
     return [tf.reshape(view, (count, -1, *view.shape[1:])) for view in views]
 
 
-def _only_if(
-    condition: tf.Tensor, views: Sequence[tf.Tensor], text: str, number: tf.Tensor
+def only_if(
+    condition: tf.Tensor, tensors: Sequence[tf.Tensor], text: str, number: tf.Tensor
 ) -> list[tf.Tensor]:
-    """Returns the views; the step fails before it uses them where the condition is false."""
+    """Returns tensors; the step fails before it uses them where a condition is false.
+
+    Args:
+        condition: a boolean scalar.
+        tensors: of any shape.
+        text: sentence of the error, which `refusal` finds; it ends before the number.
+        number: an integer scalar.
+
+    Raises:
+        ValueError: if it runs eagerly and the condition is false.
+    """
+    if tf.executing_eagerly():
+        if not condition:
+            raise ValueError(f"{text} {int(number)}")
+        return list(tensors)
     check = tf.debugging.Assert(condition, [_MARK + text, tf.cast(number, tf.int32)])
     with tf.control_dependencies([check]):
-        return [tf.identity(view) for view in views]
+        return [tf.identity(tensor) for tensor in tensors]
 
 
 def refusal(error: tf.errors.InvalidArgumentError) -> str | None:

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any, Literal, Self
 
 import keras
@@ -20,6 +20,7 @@ from byol_tf.models.construction import (
 from byol_tf.models.ema import (
     TargetUpdate,
     TauSchedule,
+    check_copies,
     match_trainable,
     pair_weights,
     sum_of_weights,
@@ -106,8 +107,9 @@ class BYOL(MultiStepTrainer):
         ValueError: if a network isn't built, has weights of another dtype than float32 or another
             output shape than the next one takes, or can't be copied; if a target network has other
             weights than its online network, or it or the teacher shares them; for another `target`
-            or `on_nonfinite`; for target `teacher` without a teacher or the reverse; and for tau
-            outside [0, 1] or without a target network.
+            or `on_nonfinite`; for target `teacher` without a teacher or the reverse; for tau
+            outside [0, 1] or without a target network; and for `gradient_accumulation_steps` below
+            1.
     """
 
     def __init__(
@@ -133,6 +135,11 @@ class BYOL(MultiStepTrainer):
     ):
         super().__init__(on_nonfinite, name=name, trainable=trainable, dtype=dtype)
         check_choice("target", target, ("ema", "online", "online_with_gradient", "teacher"))
+        if gradient_accumulation_steps < 1:
+            raise ValueError(
+                "gradient_accumulation_steps: expected 1 or more; received "
+                f"{gradient_accumulation_steps!r}"
+            )
         if (target == "teacher") != (teacher is not None):
             raise ValueError(
                 f'teacher: expected a keras.Model with target "teacher", else None; received '
@@ -298,7 +305,8 @@ class BYOL(MultiStepTrainer):
         """Returns the views of a batch, `[N, H, W, 3]` each; made here if the model has `views`."""
         if self.views is not None:
             data = views_made_by(self.views, data)
-        return check_views(data, self.objective.view_count)
+        rank = len(symbolic_input(self.encoder).shape)
+        return check_views(data, self.objective.view_count, rank)
 
     def test_step(self, data: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Computes loss and collapse measures of a batch, as `evaluate` does; changes nothing.
@@ -324,8 +332,15 @@ class BYOL(MultiStepTrainer):
     @functools.wraps(keras.Model.fit, assigned=())
     def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
         """Trains as `keras.Model.fit`; `x` is a dataset of batches, or a view and `y` the other."""
-        if isinstance(x, tf.data.Dataset):
+        self.check_scope("fit")
+        if kwargs.get("class_weight") is not None:
+            raise ValueError("class_weight: expected None, as there are no classes to weight")
+        if isinstance(x, tf.data.Dataset | Generator):
             kwargs.setdefault("shuffle", False)  # Keras warns of its own default
+        self.target_update = self._own_update  # not one that an `evaluate` was given
+        callbacks = kwargs.get("callbacks")
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.set_model(self)  # Keras does so when it makes the list, for one `fit` alone
         try:
             return super().fit(x, *args, **kwargs)
         finally:
@@ -353,6 +368,7 @@ class BYOL(MultiStepTrainer):
         to a target that is unchanged since it was made.
         """
         targets = self.target_networks
+        check_copies(self.networks, targets)
         initial, self._initial_sum = self._initial_sum, None
         if self.optimizer.iterations.numpy() == 0 and initial == sum_of_weights(targets):
             self.reset_target()
@@ -360,7 +376,12 @@ class BYOL(MultiStepTrainer):
         return super().make_train_function(force)
 
     def reset_target(self) -> None:
-        """Copies the online encoder and projector to the target, moving statistics included."""
+        """Copies the online encoder and projector to the target, moving statistics included.
+
+        Raises:
+            ValueError: if a network has other weights than its copy.
+        """
+        check_copies(self.networks, self.target_networks)
         for name, network in self.target_networks.items():
             set_weights(network, self.networks[name].get_weights())
 

@@ -84,13 +84,18 @@ def output_width(network: keras.Model, role: str) -> int:
         role: what an error calls it, such as `encoder`.
 
     Raises:
-        ValueError: if the network isn't built or its output has another shape.
+        ValueError: if the network isn't built, has several inputs, or its output has another shape.
     """
     if not getattr(network, "built", False) or not network.weights:
         raise ValueError(
             f'{role}: expected a built keras.Model; received "{getattr(network, "name", network)}",'
             " which has no weights yet. Call it on "
             f"{'an image' if role == 'encoder' else 'its input'} first"
+        )
+    inputs = getattr(network, "inputs", None)  # a subclassed model has none
+    if inputs is not None and len(inputs) != 1:
+        raise ValueError(
+            f'{role}: expected a model with one input; received "{network.name}" with {len(inputs)}'
         )
     shape = getattr(network(symbolic_input(network)), "shape", None)
     if shape is None or len(shape) != 2 or shape[-1] is None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from byol_tf import compat
 from byol_tf.errors import check_choice
+from byol_tf.models.batches import only_if
 
 TauSchedule = Callable[[tf.Tensor], tf.Tensor]
 """Optimizer step k (float32 scalar, 0 for the first) -> tau (float32 scalar in [0, 1])."""
@@ -27,7 +28,8 @@ class ScheduledTau:
     Attributes:
         name: `constant`, `cosine` or `drop`.
         base: tau of the first step, from 0 to 1.
-        total_steps: optimizer steps of the run, at least 1.
+        total_steps: optimizer steps of the run, at least 1; a number, or a scalar such as
+            `tf.data.Dataset.cardinality` returns.
         end: tau of the last step, from 0 to 1; for `cosine`.
         drop_at: part of the steps after which tau is 0, from 0 to 1; for `drop`.
 
@@ -45,6 +47,8 @@ class ScheduledTau:
         check_choice("tau schedule", self.name, ("constant", "cosine", "drop"))
         for name in ("base", "end", "drop_at"):
             _check_fraction(name, getattr(self, name))
+        if not isinstance(self.total_steps, numbers.Real):
+            object.__setattr__(self, "total_steps", int(self.total_steps))
         if self.total_steps < 1:
             raise ValueError(
                 f"tau: expected total_steps of 1 or more; received {self.total_steps!r}"
@@ -104,12 +108,30 @@ def pair_weights(
 
     Networks are found by name. As each is a copy, weights are paired by their position: their
     names differ where Keras numbers them.
+
+    Raises:
+        ValueError: if a network has other weights than its copy.
     """
+    check_copies(online, target)
     return [
         pair
         for name, network in target.items()
         for pair in zip(online[name].weights, network.weights, strict=True)
     ]
+
+
+def check_copies(online: Mapping[str, keras.Model], target: Mapping[str, keras.Model]) -> None:
+    """Raises `ValueError` if a network got other weights after its copy, the target, was made."""
+    for name, network in target.items():
+        shapes, copied = (
+            [tuple(w.shape) for w in each.weights] for each in (online[name], network)
+        )
+        if shapes != copied:
+            raise ValueError(
+                f"{name}: expected the {len(copied)} weights that it had when the model was made; "
+                f"received {len(shapes)}, or other shapes. Change it before, as by enable_lora or "
+                "quantize: BYOL(...) copies it for the target"
+            )
 
 
 def match_trainable(online: Mapping[str, keras.Model], target: Mapping[str, keras.Model]) -> None:
@@ -195,6 +217,14 @@ class TargetUpdate(keras.callbacks.Callback):
         """Returns tau of an optimizer step (0 is the first), a float32 scalar."""
         return tf.cast(self.schedule(tf.cast(step, tf.float32)), tf.float32)
 
+    def _checked_tau(self, step: int | tf.Tensor) -> tf.Tensor:
+        """Returns tau of an optimizer step; one outside [0, 1] ends the step that computes it."""
+        tau = self.tau(step)
+        if isinstance(self.schedule, ScheduledTau):  # in [0, 1] by its arguments
+            return tau
+        text = "tau: expected values from 0 to 1; received another one at step"
+        return only_if((tau >= 0.0) & (tau <= 1.0), [tau], text, step)[0]
+
     def apply(
         self,
         pairs: Sequence[tuple[keras.Variable, keras.Variable]],
@@ -211,7 +241,7 @@ class TargetUpdate(keras.callbacks.Callback):
         Returns:
             tau, a float32 scalar: 1, so that the target stays, where the step was skipped.
         """
-        tau = tf.where(updated, self.tau(step), 1.0)
+        tau = tf.where(updated, self._checked_tau(step), 1.0)
 
         def follow(target: tf.Variable, online: tf.Tensor) -> None:
             target.assign_add((1.0 - tau) * (online - target))

@@ -39,7 +39,7 @@ def average_over_micro_batches(
         return loss_and_gradients(views)
     parts = micro_batches(views, count)
     zeros = [tf.zeros(variable.shape) for variable in variables]
-    missed: set[int] = set()  # positions of variables without a gradient, known once traced
+    missed = set[int]()  # positions of variables without a gradient, known once traced
 
     def add(index: int | tf.Tensor, sums: tuple) -> tuple[int | tf.Tensor, tuple]:
         # The dependency keeps unrolled parts from being computed at the same time.

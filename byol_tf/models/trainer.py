@@ -24,7 +24,8 @@ STEP_LOSS, NONFINITE = "step_loss", "nonfinite/"
 loss of this step alone; and with a name of `CHECKS` appended, 1 where it wasn't finite, else 0."""
 
 _CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
-_UNUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")  # arguments of `compile`
+_UNUSED = ("loss_weights", "metrics", "weighted_metrics")  # arguments of `compile`, beside `loss`
+_NOTHING: tuple[object, ...] = ([], (), {})
 _UNCALLED = ("compute_loss", "compute_metrics")  # by the steps
 
 Logs = dict[str, np.ndarray]
@@ -103,8 +104,9 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                 clips those of each replica alone; and if networks or optimizer were created outside
                 the model's strategy.
         """
-        for name, value in {"loss": loss, **kwargs}.items():
-            if name in _UNUSED and value is not None:
+        unused = {name: kwargs.pop(name, None) for name in _UNUSED} | {"loss": loss}
+        for name, value in unused.items():
+            if value is not None and value not in _NOTHING:
                 raise ValueError(
                     f"{name}: expected None, as the model's train_step and test_step compute loss "
                     f"and metrics by themselves; received {value!r}"
@@ -116,14 +118,12 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                     "model's train_step and test_step don't call it; override those, or "
                     "loss_and_gradients(views)"
                 )
+        self.check_scope("compile")
         strategy = self.distribute_strategy
-        if tf.distribute.get_strategy() is not strategy and tf.distribute.has_strategy():
-            raise ValueError(
-                f"compile: expected a model that was created in the strategy.scope() that it is "
-                f'compiled in; "{self.name}" was created outside'
-            )
         with strategy.scope():
             optimizer = keras.optimizers.get(optimizer)
+            if optimizer is None:
+                raise ValueError("optimizer: expected an optimizer or its name; received None")
             self._check_optimizer(optimizer)
             if jit_compile == "auto":
                 on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
@@ -136,6 +136,26 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             if not self.optimizer.built and self.trainable_variables:
                 self.optimizer.build(self.trainable_variables)
         self._warn_of_local_statistics()
+
+    def check_scope(self, method: str) -> None:
+        """Raises `ValueError` in a `strategy.scope()` that the model wasn't created in.
+
+        Args:
+            method: that is called there.
+        """
+        if not tf.distribute.has_strategy():
+            return
+        strategy = tf.distribute.get_strategy()
+        # A model that was created in no scope counts as one of any scope, unlike its weights. The
+        # first `compile` names a weight that was created elsewhere.
+        created_here = strategy.extended.variable_created_in_scope
+        if strategy is not self.distribute_strategy or (
+            self.compiled and not all(created_here(weight.value) for weight in self.weights)
+        ):
+            raise ValueError(
+                f"{method}: expected a model that was created in the strategy.scope() that "
+                f'{method} is called in; "{self.name}" was created outside'
+            )
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile`; warns of what an optimizer's config doesn't have."""

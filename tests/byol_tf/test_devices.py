@@ -4,10 +4,16 @@ import importlib.util
 import os
 import pwd
 
+import keras
 import pytest
 import tensorflow as tf
 
-from byol_tf.devices import build_strategy, prepare_environment, set_seeds
+from byol_tf.devices import (
+    build_strategy,
+    check_keras_settings,
+    prepare_environment,
+    set_seeds,
+)
 from byol_tf.errors import DeviceError
 
 
@@ -69,7 +75,7 @@ def test_unknown_strategy_is_an_error():
 
 def test_environment_of_the_user_wins(monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # which another program of the user's needs
     prepare_environment()
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
@@ -95,3 +101,25 @@ def test_same_seed_gives_same_numbers():
         set_seeds(seed, deterministic=False)
         samples.append(float(tf.random.uniform(())))
     assert samples[0] == samples[1] != samples[2]
+
+
+def test_other_backend_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(DeviceError, match=r"needs Keras' TensorFlow backend; received .*=jax"):
+        check_keras_settings()
+
+
+@pytest.mark.parametrize(
+    ("setting", "other", "expected"),
+    [("image_data_format", "channels_first", "channels_last"), ("floatx", "float16", "float32")],
+)
+def test_other_settings_of_keras_are_refused(setting, other, expected):
+    """As they stand in keras.json: layers would be built for other images or weights."""
+    change = getattr(keras.config, f"set_{setting}")
+    change(other)
+    try:
+        with pytest.raises(DeviceError, match=rf"{setting}: byol_tf needs {expected} .* {other}"):
+            check_keras_settings()
+    finally:
+        change(expected)
+    check_keras_settings()

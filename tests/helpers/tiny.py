@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import BYOL
-from byol_tf.models.networks import batch_norm, mlp_head
+from byol_tf.models.networks import BatchNorm, mlp_head
 from byol_tf.models.networks.blocks import normalize
 
 SIZE, FEATURES, HIDDEN, PROJECTION = 8, 6, 10, 5
@@ -17,7 +17,7 @@ def encoder() -> keras.Model:
     x = keras.layers.Conv2D(FEATURES, 3, strides=2, padding="same", use_bias=False, name="conv")(
         inputs
     )
-    x = keras.layers.ReLU()(batch_norm("bn")(x))
+    x = keras.layers.ReLU()(BatchNorm(name="bn")(x))
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="tiny")
 
 

@@ -1,7 +1,7 @@
 """Encoders, heads and their normalisation layers."""
 
 from byol_tf.models.networks.batch_independence import batch_independent
-from byol_tf.models.networks.batch_norm import BatchNorm, batch_norm
+from byol_tf.models.networks.batch_norm import BatchNorm
 from byol_tf.models.networks.blocks import NORMALIZATIONS
 from byol_tf.models.networks.conv2d import Conv2D
 from byol_tf.models.networks.data_init import DataInit, initialize_from_data
@@ -20,7 +20,6 @@ __all__ = [
     "WSConv2D",
     "WSDense",
     "batch_independent",
-    "batch_norm",
     "build_encoder",
     "initialize_from_data",
     "mlp_head",

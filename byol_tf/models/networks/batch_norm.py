@@ -24,11 +24,31 @@ class BatchNorm(keras.layers.BatchNormalization):
     Args:
         momentum: decay of the moving statistics; 0.9 in deepmind-research `byol/configs/byol.py`.
         epsilon: added to the variance; 1e-5 there.
+        synchronized: whether batch statistics are those of all replicas. Default: if the strategy
+            that the layer is built or loaded under has several (BYOL paper, section 3.3).
         **kwargs: as for `keras.layers.BatchNormalization`. `axis` must be the last one.
     """
 
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any) -> None:
-        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        synchronized: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        super().__init__(
+            momentum=momentum,
+            epsilon=epsilon,
+            synchronized=several if synchronized is None else synchronized,
+            **kwargs,
+        )
+        self._by_strategy = synchronized is None
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        config = super().get_config()
+        return config | {"synchronized": None} if self._by_strategy else config
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
@@ -62,16 +82,3 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def _update_moving(self, moving: keras.Variable, batch: tf.Tensor) -> None:
         moving.assign(moving * self.momentum + tf.stop_gradient(batch) * (1.0 - self.momentum))
-
-
-def batch_norm(name: str, **kwargs: Any) -> BatchNorm:
-    """Builds a `BatchNorm` layer for the current distribution strategy.
-
-    It is synchronised if the strategy has several replicas (BYOL paper, section 3.3).
-
-    Args:
-        name: of the layer.
-        **kwargs: as for `BatchNorm`.
-    """
-    synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    return BatchNorm(synchronized=synchronized, name=name, **kwargs)

@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from byol_tf.constants import GROUPS, Normalization, Padding
-from byol_tf.models.networks.batch_norm import batch_norm
+from byol_tf.models.networks.batch_norm import BatchNorm
 from byol_tf.models.networks.conv2d import Conv2D
 from byol_tf.models.networks.data_init import DataInit
 from byol_tf.models.networks.group_norm import GroupNorm
@@ -118,7 +118,7 @@ def normalize(
         "gamma_initializer": "zeros" if zero_init else "ones",
     }
     if normalization == "batch":
-        return batch_norm(name, **settings)(x)
+        return BatchNorm(name=name, **settings)(x)
     return GroupNorm(GROUPS if normalization == "group" else 1, name=name, **settings)(x)
 
 

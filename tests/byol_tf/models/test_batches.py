@@ -29,6 +29,7 @@ EXPECTED = r"expected batches of 2 views of each image, \(view1, view2\), tensor
             r"2: \(a tensor of unknown shape, a tensor of unknown shape\)",
         ),
         (lambda: one((FIRST, SECOND, FIRST)), r"3: \(a tensor"),
+        (lambda: one((FIRST[..., 0], SECOND[..., 0])), r"2: \(a tensor \[8, 8, 8\], a tensor"),
     ],
 )
 def test_wrong_batch_is_an_error(batch, received):
@@ -36,6 +37,26 @@ def test_wrong_batch_is_an_error(batch, received):
     model.compile("sgd", jit_compile=False)
     with pytest.raises(ValueError, match=f"{EXPECTED}received {received}"):
         model.fit(batch(), verbose=0)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_views_of_other_numbers_of_images_are_an_error(eagerly):
+    """A loss would take one image's view for that of all."""
+    model = tiny.model(tau=0.9)
+    model.compile("sgd", jit_compile=False, run_eagerly=eagerly)
+    unknown = tf.TensorSpec((None, 8, 8, 3))
+    batches = tf.data.Dataset.from_generator(
+        lambda: iter([(FIRST, SECOND[:1])]), output_signature=(unknown, unknown)
+    )
+    with pytest.raises(ValueError, match=r"expected as many images in each view, .* received .*8"):
+        model.fit(batches, verbose=0)
+
+
+def test_views_of_two_dtypes_are_an_error():
+    model = tiny.model(tau=0.9)
+    model.compile("sgd", jit_compile=False)
+    with pytest.raises(ValueError, match="expected views of one dtype; received float32, float16"):
+        model.fit(one((FIRST, tf.cast(SECOND, tf.float16))), verbose=0)
 
 
 @pytest.mark.parametrize("steps", [1, 2])

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,11 @@ def _(folder):
     compiled().fit(tf.data.Dataset.from_tensors((FIRST, np.zeros(8, np.float32))), verbose=0)
 
 
+@feature("views of several numbers of images, or of several dtypes")
+def _(folder):
+    compiled().fit(tf.data.Dataset.from_tensors((FIRST, SECOND[:1])), verbose=0)
+
+
 @feature("`BYOL(tau=0.99)`, `BYOL(tau=cosine_tau(...))`, the callback `TargetUpdate`", long=True)
 def _(folder):
     byol = compiled(tau=cosine_tau(0.5, 4))
@@ -106,6 +112,19 @@ def _(folder):
 @feature("`tau` outside [0, 1]")
 def _(folder):
     model(tau=99)
+
+
+@feature("a schedule of your own that leaves [0, 1]")
+def _(folder):
+    compiled().fit(pairs(3), callbacks=[TargetUpdate(lambda step: 0.5 + step)], verbose=0)
+
+
+@feature("a `CallbackList` with a `TargetUpdate`, in several `fit`s")
+def _(folder):
+    byol = compiled(tau=None)
+    callbacks = keras.callbacks.CallbackList([TargetUpdate(0.25)], add_history=True, model=byol)
+    for _ in range(2):
+        assert byol.fit(pairs(), callbacks=callbacks, verbose=0).history["tau"][-1] == 0.25
 
 
 @feature('`TargetUpdate(placement="batch_end")` with `steps_per_execution`')
@@ -199,6 +218,11 @@ def _(folder):
     compiled().fit(FIRST, SECOND, sample_weight=np.ones(8), verbose=0)
 
 
+@feature("`class_weight`")
+def _(folder):
+    compiled().fit(pairs(), class_weight={0: 1.0}, verbose=0)
+
+
 @feature("`predict`, and the model as a function")
 def _(folder):
     byol = model()
@@ -261,6 +285,21 @@ def _(folder):
     byol.trainable = False
     byol.compile("adam", jit_compile=False)
     byol.fit(pairs(), verbose=0)
+
+
+@feature("`enable_lora`, `quantize` after `BYOL(...)`")
+def _(folder):
+    byol = compiled()
+    byol.encoder.get_layer("conv").enable_lora(1)
+    byol.fit(pairs(), verbose=0)
+
+
+@feature("an encoder with two inputs")
+def _(folder):
+    first, second = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Add()([first, second]))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    BYOL(keras.Model([first, second], x, name="pair"))
 
 
 @feature("weights that the loss doesn't reach: they stay, with a warning")
@@ -448,6 +487,26 @@ def _(strategy):
     of = tiny.encoder()
     with strategy.scope():
         tiny.wrapped(of).compile("sgd")
+
+
+@feature("`fit` in the scope of a strategy that the model wasn't created in", replicas=True)
+def _(strategy):
+    byol = compiled(options={"name": "byol"})
+    with strategy.scope():
+        byol.fit(pairs(), verbose=0)
+
+
+@feature(
+    "saved on one device and loaded on several: its `BatchNorm` is synchronised", replicas=True
+)
+def _(strategy):
+    with tempfile.TemporaryDirectory() as folder:
+        tiny.encoder().save(f"{folder}/encoder.keras")
+        with strategy.scope():
+            loaded = keras.models.load_model(f"{folder}/encoder.keras")
+        assert loaded.get_layer("bn").synchronized
+        loaded.save(f"{folder}/encoder.keras")
+        assert not keras.models.load_model(f"{folder}/encoder.keras").get_layer("bn").synchronized
 
 
 @feature("`BatchNormalization()` on several replicas: a warning", replicas=True)

@@ -151,6 +151,17 @@ class TestAccumulation:
         ):
             tiny.model().compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
 
+    def test_neither_none_nor_zero_micro_batches_are_taken(self):
+        with pytest.raises(ValueError, match="gradient_accumulation_steps: expected 1 or more"):
+            tiny.model(gradient_accumulation_steps=0)
+        with pytest.raises(ValueError, match="optimizer: expected an optimizer or its name"):
+            tiny.model().compile(None)
+
+    def test_empty_metrics_are_none(self):
+        model = tiny.model(tau=0.9)
+        model.compile("sgd", jit_compile=False, metrics=[], weighted_metrics=[])
+        assert "loss" in tiny.fit(model, 1)
+
 
 class TestJit:
     def test_auto_is_off_without_a_gpu(self):

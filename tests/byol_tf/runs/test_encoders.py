@@ -27,7 +27,7 @@ from byol_tf.errors import ProtocolError
 from byol_tf.export.__main__ import main as export
 from byol_tf.export.verification import read_verifications
 from byol_tf.models.inference import exported_form
-from byol_tf.models.networks import batch_norm
+from byol_tf.models.networks import BatchNorm
 from byol_tf.runs.checkpoints import write_checkpoint
 from byol_tf.runs.encoders import load_encoder_file, save_architecture
 from byol_tf.runs.folder import RunFolder
@@ -103,7 +103,7 @@ def test_export_of_a_bare_encoder_names_the_model_to_pass(tmp_path):
 
 def own_encoder(*layers: keras.Layer) -> keras.Model:
     inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3))
-    x = batch_norm("bn")(keras.layers.Conv2D(4, 3)(inputs))
+    x = BatchNorm(name="bn")(keras.layers.Conv2D(4, 3)(inputs))
     for layer in layers:
         x = layer(x)
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))

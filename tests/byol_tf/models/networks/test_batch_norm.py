@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf.models.networks import BatchNorm, batch_norm
+from byol_tf.models.networks import BatchNorm
 from tests.helpers.layer_harness import check_layer, gradients
 from tests.reference import networks as reference
 
@@ -138,9 +138,9 @@ def test_keeps_every_layers_promises(shape, tmp_path):
 
 
 def test_batch_norm_is_not_synchronised_on_one_replica():
-    assert not batch_norm("bn").synchronized
+    assert not BatchNorm(name="bn").synchronized
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
-        assert not batch_norm("bn").synchronized
+        assert not BatchNorm(name="bn").synchronized
 
 
 @pytest.mark.parametrize("policy", ["bfloat16", "float16", "float64"])
