@@ -185,7 +185,7 @@ def _normalize(name: str) -> str:
     return name.lower().strip().replace("-", "_").replace(" ", "_")
 
 
-def _nearest(name: str, names: Sequence[str], cutoff: float = 0.6) -> str | None:
+def _nearest(name: str, names: Sequence[str], cutoff: float = 0.62) -> str | None:
     by_normalized = {_normalize(known): known for known in names}
     # a long name is near to none, and comparing it takes long
     matches = difflib.get_close_matches(_normalize(name[:60]), by_normalized, n=1, cutoff=cutoff)

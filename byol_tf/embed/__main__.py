@@ -263,6 +263,15 @@ def _print_photos(embedded: EmbeddedPhotos) -> None:
     print(f"  {store.index}   the photo of each row")
 
 
+def _example_photo(options: argparse.Namespace, embedded: EmbeddedPhotos) -> str:
+    """Returns a photo for a command line: the first one whose name a terminal can show."""
+    names = (
+        os.path.join(options.images, photo.path) if os.path.isdir(options.images) else photo.name
+        for photo in embedded.photos
+    )
+    return next((shlex.quote(name) for name in names if name.isprintable()), "PHOTO")
+
+
 def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) -> None:
     store = embedded.store
     words = ["--encoder", options.encoder, "--images", options.images]
@@ -275,10 +284,8 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         print(f"    {command}\n")
         return
     if not options.nearest:
-        photo = embedded.photos[0].name
-        if os.path.isdir(options.images):
-            photo = os.path.join(options.images, embedded.photos[0].path)
-        print(f"    {command} --nearest {shlex.quote(photo)}")
+        photo = _example_photo(options, embedded)
+        print(f"    {command} --nearest {photo}")
     if not options.page:
         print(f"    {command} --duplicates --page")
     if options.few is None and options.pick is not None:

@@ -37,8 +37,20 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def short_name(name: str, length: int = 24) -> str:
-    """The end of a path, which distinguishes photos more often than its beginning."""
-    return name if len(name) <= length else f"…{name[-length + 1 :]}"
+    """Returns the last folders and the file of a path, as many as `length` characters hold.
+
+    The end of a path distinguishes photos more often than its beginning. A longer file name loses
+    its middle.
+    """
+    if len(name) <= length:
+        return name
+    folders = name.split("/")
+    for first in range(1, len(folders)):
+        short = "/".join(["…", *folders[first:]])
+        if len(short) <= length:
+            return short
+    end = length // 2
+    return f"{folders[-1][: length - end - 1]}…{folders[-1][-end:]}"
 
 
 def write_sheet(path: Path, rows: Sequence[Sequence[Cell]], title: str) -> None:

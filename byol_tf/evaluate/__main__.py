@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from byol_tf.command_line import (
@@ -36,7 +38,13 @@ from byol_tf.errors import (
     ProtocolError,
     WorkKept,
 )
-from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
+from byol_tf.evaluate.protocols import (
+    DEFAULT_SEEDS,
+    PROTOCOLS,
+    Evaluation,
+    check_labelled,
+    labelled_source,
+)
 from byol_tf.export.classifier_folder import check_classifier_folder
 from byol_tf.logs import ProgressLog, activity, counted, wrapped
 from byol_tf.runs.accuracy import Accuracy, chance
@@ -51,6 +59,7 @@ from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.hub import encoder_path
 from byol_tf.runs.splits import require_labels
 from byol_tf.runs.summary import leak_text
+from pipelines.registry import SOURCES
 from pipelines.sources import SourceError
 from pipelines.sources.pixels import PixelFormat
 
@@ -94,6 +103,9 @@ def main(arguments: list[str]) -> int:
     if getattr(options, "export", None) is not None:
         check_classifier_folder(Path(options.export))
         check_writable(Path(options.export), "--export")
+    if SOURCES[config.data.source].root:  # a mistake in it needn't wait for TensorFlow
+        with _source_errors(options):
+            check_labelled(config)
     prepare_environment()
     result, stopped = _evaluate(options, config)
     result["command"] = command_text("evaluate", arguments)
@@ -255,6 +267,16 @@ def _result_name(options: argparse.Namespace) -> str:
     return "-".join(words)
 
 
+@contextlib.contextmanager
+def _source_errors(options: argparse.Namespace) -> Iterator[None]:
+    """Turns a `SourceError` into a `ProtocolError`, with the option that names other images."""
+    try:
+        yield
+    except SourceError as error:
+        hint = ". --set data.root=... names the place of the images" if options.run else ""
+        raise ProtocolError(f"{error}{hint}") from error
+
+
 def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKept | None]:
     """Runs the protocol.
 
@@ -274,13 +296,8 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     # Each of several trainings is traced anew, of which TensorFlow would warn.
     tf.get_logger().setLevel("ERROR")
     start = time.perf_counter()
-    try:
+    with _source_errors(options):
         source, train, test = labelled_source(config, ProgressLog(logger))
-    except SourceError as error:
-        hint = (
-            f"{error}. --set data.root=... names the place of the images" if options.run else error
-        )
-        raise ProtocolError(str(hint)) from error
     log_findings(source)
     if options.run and not any(each.startswith(_OTHER_IMAGES) for each in options.overrides):
         warn_of_other_images(RunFolder(Path(options.run)), source)

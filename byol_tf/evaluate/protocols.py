@@ -373,6 +373,25 @@ PROTOCOLS = {
 }
 
 
+def check_labelled(config: Config) -> None:
+    """Checks that a config names labelled images, as far as is seen without opening them.
+
+    Raises:
+        ProtocolError: if there are no labelled images to learn from, or none to test on.
+        SourceError: if there are no images.
+    """
+    from byol_tf.runs.sources import source_options
+    from pipelines.sources import plan_source
+
+    counts = plan_source(**source_options(config)).counts
+    if missing := [split for split in ("train", "test") if not counts[split]]:
+        raise ProtocolError(
+            "data: expected labelled images to learn from and others to test on; data.source "
+            f'"{config.data.source}" has no {" and no ".join(missing)} here. A folder needs '
+            "train/<class>/ and test/<class>/, or class folders"
+        )
+
+
 def labelled_source(
     config: Config, on_progress: Callable[[str, int, int], None]
 ) -> tuple[Source, Images, Images]:
@@ -386,22 +405,15 @@ def labelled_source(
         The source, its training images and its test images.
 
     Raises:
-        ProtocolError: if there are no labelled images to learn from, or none to test on.
-        SourceError: if images can't be read.
+        ProtocolError, SourceError: as `check_labelled`, and if images can't be read.
     """
     from byol_tf.runs.sources import source_options
-    from pipelines.sources import open_source, plan_source
+    from pipelines.sources import open_source
 
-    options = source_options(config)
-    counts = plan_source(**options).counts
-    missing = [split for split in ("train", "test") if not counts[split]]
-    if missing:
-        raise ProtocolError(
-            "data: expected labelled images to learn from and others to test on; data.source "
-            f'"{config.data.source}" has no {" and no ".join(missing)} here. A folder needs '
-            "train/<class>/ and test/<class>/, or class folders"
-        )
-    source = open_source(**(options | {"pretrain": "train"}), on_progress=on_progress)
+    check_labelled(config)
+    source = open_source(
+        **(source_options(config) | {"pretrain": "train"}), on_progress=on_progress
+    )
     # both were counted above
     return source, source.train, source.test  # type: ignore[return-value]
 

@@ -104,7 +104,9 @@ def views_figure(
     """
     count = len(originals)
     width = WIDTH / 8 * count  # eight of them fill the report
-    figure, axes = plt.subplots(3, count, figsize=(width, 3.6), squeeze=False)
+    figure, axes = plt.subplots(3, count, figsize=(width, 3.9), squeeze=False)
+    title = "Each image and two random views of it, cropped at the frames"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     for column, image in enumerate(originals):
         axes[0, column].imshow(false_color(image))
         height, width = image.shape[:2]

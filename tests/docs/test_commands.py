@@ -210,7 +210,7 @@ def desk(tmp_path_factory) -> Path:
     _holiday(folder)
     assert pack(["--images", str(folder / "photos"), "--out", str(folder / "shards")]) == 0
     _channels(folder)
-    demo = folder / "runs" / "demo-2026-11-21-1"
+    demo = folder / "runs" / "demo"
     assert main(["--run-dir", str(demo), *_overrides(SMALL)]) == 0
     own = SMALL | LEARNED | {"data.root": folder / "photos"}
     assert (
@@ -360,7 +360,7 @@ def test_python_blocks_run_one_after_another(page, desk, monkeypatch):
     }
     for block in blocks(page):
         if block.language == "python" and TORCH not in block.text:
-            text = block.text.replace("runs/...", "runs/demo-2026-11-21-1")
+            text = block.text.replace("runs/...", "runs/demo")
             text = text.replace('weights="imagenet"', "weights=None")  # nothing is downloaded here
             exec(compile(text, f"{block.page}:{block.line}", "exec"), namespace)
             if "representations" in block.text:
