@@ -75,6 +75,49 @@ def check_keras_settings() -> None:
             )
 
 
+_BFLOAT16_CPU = ("amx_bf16", "avx512_bf16")
+"""Instructions, as Linux names them, of which one makes bfloat16 fast. Without them TensorFlow
+computes it many times slower than float32."""
+_BFLOAT16_GPU = (8, 0)
+"""CUDA compute capability from which on bfloat16 is fast (A100, RTX 30)."""
+
+
+def run_precision(precision: str, strategy: str) -> str:
+    """Returns the precision that a run has on this machine.
+
+    Args:
+        precision: `devices.precision`; for `auto` it is `mixed_bfloat16` where all devices of the
+            strategy compute bfloat16 in hardware, else `float32`.
+        strategy: `devices.strategy`.
+    """
+    if precision != "auto":
+        return precision
+    return "mixed_bfloat16" if has_fast_bfloat16(strategy) else "float32"
+
+
+def has_fast_bfloat16(strategy: str = "auto") -> bool:
+    """Returns whether this machine's devices of a strategy compute bfloat16 in hardware."""
+    import tensorflow as tf
+
+    if strategy == "tpu" or (strategy == "auto" and _has_tpu()):
+        return True
+    gpus = [] if strategy == "cpu" else tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return cpu_bfloat16() is not None
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return all(detail.get("compute_capability", (0, 0)) >= _BFLOAT16_GPU for detail in details)
+
+
+def cpu_bfloat16() -> str | None:
+    """Returns the name of the CPU's instructions for bfloat16; None without, or where unknown."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return None
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    return next((name for name in _BFLOAT16_CPU if name in flags), None)
+
+
 def nvidia_card() -> bool:
     """Returns whether this machine has an NVIDIA GPU, whether TensorFlow sees it or not."""
     if os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/nvidia0"):

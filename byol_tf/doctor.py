@@ -35,7 +35,12 @@ from byol_tf.command_line import (
     ends_with_exit_code,
     program,
 )
-from byol_tf.devices import nvidia_card, prepare_environment
+from byol_tf.devices import (
+    cpu_bfloat16,
+    has_fast_bfloat16,
+    nvidia_card,
+    prepare_environment,
+)
 from byol_tf.errors import USAGE_ERROR, DeviceError, OutputError
 from byol_tf.logs import activity
 from byol_tf.native_output import kept_native_log
@@ -57,9 +62,6 @@ _FREE_DISK = 200e6
 """Bytes that the run folder of a small recipe needs."""
 _SHARED_MEMORY = 1e9
 """Bytes below which NCCL, which connects several GPUs, may fail; Docker gives 64 MB."""
-_BFLOAT16_CPU = ("amx_bf16", "avx512_bf16")
-_BFLOAT16_GPU = (8, 0)
-"""CUDA compute capability from which on bfloat16 is fast (A100, RTX 30)."""
 
 
 @dataclass(frozen=True)
@@ -227,14 +229,11 @@ def check_extras(extras: dict[str, list[str]]) -> Check:
 
 def _machine_checks() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    flags = _cpu_flags()
-    bfloat16 = next((flag for flag in _BFLOAT16_CPU if flag in flags), None)
+    bfloat16 = cpu_bfloat16()
     support = f"bfloat16 ({bfloat16})" if bfloat16 else "no fast bfloat16"
     quota = _cgroup_cores()
     limited = f", limited to {quota:g} by the container" if quota else ""
-    slow = not bfloat16 and not nvidia_card()
-    hint = "recipes of mixed_bfloat16: try --set devices.precision=float32" if slow else ""
-    yield Check("CPU", f"{cores} cores{limited}, {support}", hint=hint)
+    yield Check("CPU", f"{cores} cores{limited}, {support}")
     total, limit = psutil.virtual_memory().total, memory_limit()
     text = f"{free_memory() / 1e9:.1f} GB free of {total / 1e9:.1f}"
     if limit is not None and limit < total:
@@ -275,14 +274,6 @@ def _check_disk() -> Check:
     return Check("disk", text)
 
 
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
-
-
 def _cgroup_cores() -> float | None:
     """Returns the cores that the container may use; None without a limit."""
     try:
@@ -313,11 +304,8 @@ def _tensorflow_checks() -> Iterator[Check]:
     yield Check("TensorFlow", f"starts in {time.monotonic() - start:.1f} s")
     if gpus:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        capable = all(
-            detail.get("compute_capability", (0, 0)) >= _BFLOAT16_GPU for detail in details
-        )
         names = ", ".join(detail.get("device_name", "GPU") for detail in details)
-        yield Check("devices", f"{names}, {'fast' if capable else 'no fast'} bfloat16")
+        yield Check("devices", f"{names}, {'fast' if has_fast_bfloat16() else 'no fast'} bfloat16")
         if len(gpus) > 1 and os.path.isdir("/dev/shm"):
             yield from _check_shared_memory()
     elif nvidia_card():

@@ -376,9 +376,10 @@ class Devices(Section):
     environment variable `TF_CONFIG` lists; the first one writes the run folder."""
     tpu: Text = "local"
     """`tpu`: its name or address; `local` on Colab and on TPU VMs."""
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    """Precision of the networks' computation. Weights, losses, statistics and the target's average
-    stay float32."""
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """Precision of the networks' computation; `auto`: mixed_bfloat16 where the devices of each
+    worker compute it in hardware, else float32. Weights, losses, statistics and the target's
+    average stay float32."""
     jit_compile: Literal["auto", "on", "off"] = "auto"
     """Whether XLA compiles the step; `auto`: only on a single GPU (a TPU always compiles)."""
     steps_per_execution: Count | None = None

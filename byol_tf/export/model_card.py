@@ -203,9 +203,10 @@ def _accuracy(facts: RunFacts, figures: list[tuple[str, Accuracy, Accuracy]]) ->
 
 def _training(facts: RunFacts) -> list[str]:
     config, result = facts.config, _complete_result(facts)
+    precision = facts.environment.get("precision", config.devices.precision)
     lines = [
         f"* Batch size {config.training.batch_size}, {config.optimizer.name}, views of "
-        f"{config.views.size} px, seed {config.seed}; trained in {config.devices.precision}, "
+        f"{config.views.size} px, seed {config.seed}; trained in {precision}, "
         "exported in float32."
     ]
     if result is not None:

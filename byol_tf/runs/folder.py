@@ -189,6 +189,7 @@ class RunFolder:
         data_fingerprint: str,
         skipped: tuple[tuple[str, str], ...],
         resumed: bool = False,
+        precision: str = "float32",
     ) -> list[str]:
         """Makes the folder and writes what is known before the first step.
 
@@ -202,15 +203,20 @@ class RunFolder:
             skipped: (path, reason) of each image that can't be read.
             resumed: whether the run has a checkpoint. Else it starts here, and the history of an
                 earlier attempt is removed.
+            precision: of the networks' computation.
 
         Returns:
-            A line for each package whose version differs from that of the run's first start:
-            bit-identical results can't be promised then.
+            A line for each package whose version differs from that of the run's first start, and
+            for another precision: bit-identical results can't be promised then.
 
         Raises:
             RunFolderError: if the folder can't be written.
         """
-        start = environment() | {"command": command, "data_fingerprint": data_fingerprint}
+        start = environment() | {
+            "command": command,
+            "data_fingerprint": data_fingerprint,
+            "precision": precision,
+        }
         try:
             for folder in (self.figures, self.export, self.logs):
                 check_no_link(folder)
@@ -231,12 +237,17 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.root}: expected a folder that can be written; received {error}"
             ) from error
-        first, current = first_start.get("packages", {}), start["packages"]
+        if not first_start:
+            return []
+        first, current = (
+            each.get("packages", {}) | {"precision": each.get("precision", precision)}
+            for each in (first_start, start)
+        )
         return [
             f"{name}: {first.get(name, 'absent')} when the run was started, "
             f"{current.get(name, 'absent')} now"
             for name in sorted(set(first) | set(current))
-            if first_start and first.get(name) != current.get(name)
+            if first.get(name) != current.get(name)
         ]
 
     def _begin_skipped(self, skipped: Sequence[tuple[str, str]], resumed: bool) -> None:

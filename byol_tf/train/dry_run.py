@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from byol_tf.config.schedule import Schedule, check_batch
 from byol_tf.config.schema import Config
-from byol_tf.devices import build_strategy, on_cpu
+from byol_tf.devices import build_strategy, on_cpu, run_precision
 from byol_tf.errors import DeviceError
 from byol_tf.logs import ProgressLog, activity
 from byol_tf.models.construction import dtype_policy
@@ -310,7 +310,8 @@ def _step_rates(
 ) -> tuple[float, ...]:
     """Returns images per second of `fit` on one repeated batch; a first epoch compiles."""
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
-    with strategy.scope(), dtype_policy(config.devices.precision):
+    precision = run_precision(config.devices.precision, config.devices.strategy)
+    with strategy.scope(), dtype_policy(precision):
         teacher = load_teacher(config)
         model = build_model(config, cropped, encoder, None if teacher is None else teacher.model)
         compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _LEARNING_RATE))

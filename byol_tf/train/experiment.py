@@ -15,7 +15,7 @@ import tensorflow as tf
 from byol_tf.config.loading import absolute_paths, given_config, resolved_json
 from byol_tf.config.schedule import Schedule, check_batch, training_schedule
 from byol_tf.config.schema import Config
-from byol_tf.devices import build_strategy, set_seeds
+from byol_tf.devices import build_strategy, run_precision, set_seeds
 from byol_tf.errors import (
     LOST,
     ConfigError,
@@ -114,6 +114,7 @@ class Experiment:
         folder: the run folder.
         workers: the workers of the run, from `prepare` on.
         source: the images, from `prepare` on.
+        precision: of the networks' computation, from `prepare` on.
         schedule: steps and learning rate, from `prepare` on.
         model: the compiled model, from `prepare` on; after `run` that of the exported epoch.
         inference: the model from uint8 or uint16 images to representations, around the online
@@ -122,6 +123,7 @@ class Experiment:
 
     workers: Workers
     source: Source
+    precision: str
     schedule: Schedule
     model: BYOL
     inference: keras.Model
@@ -199,7 +201,8 @@ class Experiment:
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
         self.source = open_images(config, self.folder, self.workers, self._watchdog(), self._images)
         self.schedule = training_schedule(config, len(self.source.pretrain))
-        with strategy.scope(), dtype_policy(config.devices.precision):
+        self.precision = self._common_precision()
+        with strategy.scope(), dtype_policy(self.precision):
             self._teacher = load_teacher(config)
             # Loading draws random numbers, and a report builds the network from the seed alone.
             set_seeds(config.seed, config.training.deterministic)
@@ -224,6 +227,14 @@ class Experiment:
             self.model.encoder, *config.views.preparation, config.data.depth
         )
         self._prepared = True
+
+    def _common_precision(self) -> str:
+        """Returns the precision of all workers; for `auto` bfloat16 only where each has it."""
+        devices = self.config.devices
+        precision = run_precision(devices.precision, devices.strategy)
+        if devices.precision == "auto" and self.workers.find_mismatches(precision):
+            return "float32"
+        return precision
 
     def run(self, command: Sequence[str] = (), verbose: bool = True) -> dict[str, Any] | None:
         """Trains the remaining steps, then writes figures, the encoder and `result.json`.
@@ -293,6 +304,7 @@ class Experiment:
                 self._weights,
                 command,
                 self._teacher,
+                self.precision,
             )
             save_architecture(self.config, self.folder, self.model.encoder)
             move_native_log(self.folder.logs, append_to)

@@ -1,6 +1,7 @@
 """The error of a run whose training step doesn't fit into a device's memory."""
 
 from byol_tf.config.schema import Config
+from byol_tf.devices import run_precision
 from byol_tf.errors import OutOfMemory, memory_line
 
 _SAME_RUN = "training.rematerialize=true"
@@ -29,7 +30,7 @@ def out_of_memory(config: Config, error: Exception) -> OutOfMemory:
         f"  training.gradient_accumulation_steps={2 * micro_batches} (one update from several "
         "micro-batches, each with its own batch statistics)",
     ]
-    if config.devices.precision == "float32":
+    if run_precision(config.devices.precision, config.devices.strategy) == "float32":
         lines.append("  devices.precision=mixed_bfloat16")
     lines += [
         f"  a smaller training.batch_size than {training.batch_size}",

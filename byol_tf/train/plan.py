@@ -9,6 +9,7 @@ from byol_tf.config.diff import recipe_differences
 from byol_tf.config.schedule import Schedule, training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.constants import ENCODERS
+from byol_tf.devices import has_fast_bfloat16, run_precision
 from byol_tf.errors import ConfigError
 from byol_tf.logs import counted, wrapped
 from byol_tf.models.from_config import GivenEncoder, Sizes, measure_sizes
@@ -162,7 +163,7 @@ def plan_lines(
         ("tau", _tau_text(config)),
         (
             "device",
-            f"{config.devices.strategy}, {config.devices.precision}, jit "
+            f"{config.devices.strategy}, {_precision_text(config)}, jit "
             f"{config.devices.jit_compile}",
         ),
         (
@@ -173,6 +174,16 @@ def plan_lines(
         *_disk_lines(config, has_probe or metric == "effective_rank", sizes, folder),
     ]
     return lines
+
+
+def _precision_text(config: Config) -> str:
+    wanted, strategy = config.devices.precision, config.devices.strategy
+    precision = run_precision(wanted, strategy)
+    if wanted == "auto":
+        return f"{precision} (auto)"
+    if wanted == "mixed_bfloat16" and not has_fast_bfloat16(strategy):
+        return f'{precision}, which is slow here (no bfloat16 in hardware; "auto" is float32)'
+    return precision
 
 
 def _early_stopping_lines(config: Config) -> list[tuple[str, str]]:

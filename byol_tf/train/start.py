@@ -48,6 +48,7 @@ def initialize_or_resume(
     weights: Weights | None,
     command: list[str],
     teacher: Teacher | None = None,
+    precision: str = "float32",
 ) -> ResumePoint:
     """Restores the newest checkpoint or initializes the model; starts the folder's files.
 
@@ -61,6 +62,7 @@ def initialize_or_resume(
             config names no file, or to read it only if it is needed.
         command: the command line, kept in `environment.json`.
         teacher: of the run, or None.
+        precision: of the networks' computation.
 
     Returns:
         The position of the checkpoint; without one, that before the first step.
@@ -96,8 +98,9 @@ def initialize_or_resume(
         images,
         source.skipped,
         checkpoint is not None,
+        precision,
     ):
-        logger.info("version changed: %s", change)
+        logger.info("changed: %s", change)
     save_manifest(source, folder, resumed=checkpoint is not None)
     source.save_scan()
     if checkpoint is None:

@@ -3,15 +3,20 @@
 import importlib.util
 import os
 import pwd
+from pathlib import Path
 
 import keras
 import pytest
 import tensorflow as tf
 
+from byol_tf import devices
 from byol_tf.devices import (
     build_strategy,
     check_keras_settings,
+    cpu_bfloat16,
+    has_fast_bfloat16,
     prepare_environment,
+    run_precision,
     set_seeds,
 )
 from byol_tf.errors import DeviceError
@@ -93,6 +98,42 @@ def test_user_without_a_home_gets_one(monkeypatch):
     assert os.path.expanduser("~") == "~"
     prepare_environment()
     assert os.path.isdir(os.path.expanduser("~"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("fpu avx2 fma", None),
+        ("avx512f avx512_bf16 amx_bf16", "amx_bf16"),
+        ("avx512_bf16", "avx512_bf16"),
+    ],
+)
+def test_instructions_for_bfloat16_are_found(flags, name, monkeypatch, tmp_path):
+    text = f"processor : 0\nflags\t\t: {flags}\nbugs : none\n\nprocessor : 1\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: text)
+    assert cpu_bfloat16() == name
+
+
+def test_automatic_precision_is_bfloat16_where_all_devices_have_it(monkeypatch):
+    gpus: list[tuple[int, int]] = []
+    monkeypatch.setattr(devices, "_has_tpu", lambda: False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": gpu}
+    )
+    for instructions, precision in ((None, "float32"), ("amx_bf16", "mixed_bfloat16")):
+        monkeypatch.setattr(devices, "cpu_bfloat16", lambda name=instructions: name)
+        gpus[:] = []
+        assert run_precision("auto", "auto") == run_precision("auto", "cpu") == precision
+        gpus[:] = [(8, 0), (9, 0)]
+        assert run_precision("auto", "mirrored") == "mixed_bfloat16"
+        assert run_precision("auto", "cpu") == precision
+        gpus[:] = [(8, 0), (7, 5)]
+        assert run_precision("auto", "auto") == "float32"
+    assert has_fast_bfloat16("tpu")
+    monkeypatch.setattr(devices, "_has_tpu", lambda: True)
+    assert has_fast_bfloat16()
+    assert run_precision("mixed_float16", "auto") == "mixed_float16"
 
 
 def test_same_seed_gives_same_numbers():

@@ -154,11 +154,11 @@ def test_unseen_gpu_is_explained(cuda, nvidia, driver, reason, hint, monkeypatch
     assert found == reason and hint in advice
 
 
-def test_cpu_without_bfloat16_is_told_of_float32(no_card, monkeypatch):
-    for flags, hint in ((set(), "devices.precision=float32"), ({"avx512_bf16"}, "")):
-        monkeypatch.setattr(doctor, "_cpu_flags", lambda flags=flags: flags)
+def test_bfloat16_of_the_cpu_is_named(monkeypatch):
+    for name, text in ((None, "no fast bfloat16"), ("amx_bf16", "bfloat16 (amx_bf16)")):
+        monkeypatch.setattr(doctor, "cpu_bfloat16", lambda name=name: name)
         check = next(doctor._machine_checks())
-        assert check.name == "CPU" and hint in check.hint and bool(hint) == bool(check.hint)
+        assert check.name == "CPU" and check.text.endswith(text)
 
 
 def test_broken_tensorflow_is_reinstalled_within_our_bounds(monkeypatch):

@@ -218,7 +218,7 @@ def test_moved_run_folder_resumes_to_the_same_bits(undisturbed, tmp_path, report
     (moved / "environment.json").write_text(json.dumps(facts))
     printed, _ = runs.ended(runs.start(moved))
     assert "resuming after epoch" in printed
-    assert "version changed: keras: 1.0 when the run was started" in printed
+    assert "changed: keras: 1.0 when the run was started" in printed
     assert runs.digest(moved) == runs.digest(undisturbed)
     assert json.loads(printed.splitlines()[-1])["run_dir"] == str(moved)
     again = moved.rename(tmp_path / "finished")

@@ -58,6 +58,8 @@ def test_left_overs_are_removed_and_changed_versions_listed(tmp_path):
     assert changed[0] == "gone: 2.0 when the run was started, absent now"
     assert [line.split(":")[0] for line in changed] == ["gone", KERAS]
     assert not [path for path in folder.root.rglob(".*")]
+    changed = folder.begin("{}", [], "", (), resumed=True, precision="mixed_bfloat16")
+    assert changed[-1] == "precision: float32 when the run was started, mixed_bfloat16 now"
 
 
 def test_every_start_is_compared_with_the_first(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from byol_tf import devices
 from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.folder import RunFolder
@@ -75,6 +76,18 @@ def test_precision_is_that_of_the_networks_and_not_of_the_process(tmp_path):
     assert keras.config.dtype_policy().name == "float32"
     assert {layer.compute_dtype for layer in experiment.model.encoder.layers[1:]} == {"bfloat16"}
     assert experiment.model.compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(("fast", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_automatic_precision_is_that_of_the_machine(tmp_path, monkeypatch, fast, dtype):
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda strategy: fast)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    config = load_config(tmp_path / "config.json", ["devices.precision=auto"])
+    experiment = Experiment(config, tmp_path / "run")
+    experiment.prepare()
+    assert experiment.model.compute_dtype == dtype
+    assert experiment.precision.endswith(dtype)
+    assert f"{experiment.precision} (auto)" in str(experiment.plan())
 
 
 def test_run_of_another_config_is_not_entered(tmp_path):
