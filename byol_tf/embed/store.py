@@ -34,7 +34,6 @@ import numpy as np
 from byol_tf.errors import EmbedError, RunFolderError
 from byol_tf.runs.files import (
     atomic_file,
-    check_fits_memory,
     check_no_link,
     csv_text,
     name_of_cell,
@@ -50,6 +49,7 @@ from byol_tf.runs.files import (
 )
 from byol_tf.runs.folder import LOCK_NAME
 from byol_tf.runs.lock import RunLock
+from pipelines.regular_files import open_regular
 from pipelines.sources import Photo, Photos
 from pipelines.sources.remote import Location
 
@@ -257,11 +257,11 @@ class Store:
             ):
                 yield index, rows
         else:
-            check_fits_memory([file])
-            with np.load(file, allow_pickle=False) as arrays:
-                text = io.StringIO(arrays["index"].tobytes().decode(), newline="")
-            with zipfile.ZipFile(file) as archive, archive.open(f"{self.array}.npy") as member:
-                yield text, member
+            with open_regular(file) as part:
+                with np.load(part, allow_pickle=False) as arrays:
+                    text = io.StringIO(arrays["index"].tobytes().decode(), newline="")
+                with zipfile.ZipFile(part) as archive, archive.open(f"{self.array}.npy") as member:
+                    yield text, member
 
     def _digests(self) -> dict[str, str]:
         """SHA-256 of `embeddings.npy` and `index.csv` as they were written last."""

@@ -25,7 +25,6 @@ loss of this step alone; and with a name of `CHECKS` appended, 1 where it wasn't
 
 _CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
 _UNUSED = ("loss_weights", "metrics", "weighted_metrics")  # arguments of `compile`, beside `loss`
-_NOTHING: tuple[object, ...] = ([], (), {})
 _UNCALLED = ("compute_loss", "compute_metrics")  # by the steps
 
 Logs = dict[str, np.ndarray]
@@ -106,7 +105,8 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
         """
         unused = {name: kwargs.pop(name, None) for name in _UNUSED} | {"loss": loss}
         for name, value in unused.items():
-            if value is not None and value not in _NOTHING:
+            empty = isinstance(value, list | tuple | dict) and not value
+            if value is not None and not empty:
                 raise ValueError(
                     f"{name}: expected None, as the model's train_step and test_step compute loss "
                     f"and metrics by themselves; received {value!r}"
