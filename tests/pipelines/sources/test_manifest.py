@@ -16,8 +16,10 @@ def test_photos_are_read_as_they_were_written():
     assert PhotoManifest.from_bytes(content).to_bytes() == content
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"{}"), gzip.compress(b"[1]")])
+@pytest.mark.parametrize("content", [b"", b"{}", b"packed {}", b"packed [1]"])
 def test_other_content_is_an_error(content):
+    if content.startswith(b"packed "):
+        content = gzip.compress(content.removeprefix(b"packed "))
     with pytest.raises(ValueError, match="expected the list of photos that a run wrote"):
         PhotoManifest.from_bytes(content)
 
