@@ -118,7 +118,8 @@ def test_recipe_takes_a_step_on_its_views(name, encoder):
         wide = ["encoder.width=0.5", f"encoder.name={encoder}"]
     # The stream below makes views.
     config = load_config(name, [*SMALL, *wide, "views.engine=keras_cv"])
-    keras.mixed_precision.set_global_policy(config.devices.precision)
+    precision = config.devices.precision  # "auto" is bfloat16 on the recipe's own devices
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "auto" else precision)
     model = built(config)
     policies = (config.views.first, config.views.second)
     views = views_of(policies, tuple(config.views.mean), tuple(config.views.std))
