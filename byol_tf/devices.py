@@ -17,6 +17,12 @@ from pipelines.extras import install_line
 if TYPE_CHECKING:
     import tensorflow as tf
 
+_BFLOAT16_CPU = ("amx_bf16", "avx512_bf16")
+"""Instructions, as Linux names them, of which one makes bfloat16 fast. Without them TensorFlow
+computes it many times slower than float32."""
+_BFLOAT16_GPU = (8, 0)
+"""CUDA compute capability from which on bfloat16 is fast (A100, RTX 30)."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -73,13 +79,6 @@ def check_keras_settings() -> None:
                 f"{name}: byol_tf needs {expected} in {home}/keras.json, or set by keras.config; "
                 f"received {received}"
             )
-
-
-_BFLOAT16_CPU = ("amx_bf16", "avx512_bf16")
-"""Instructions, as Linux names them, of which one makes bfloat16 fast. Without them TensorFlow
-computes it many times slower than float32."""
-_BFLOAT16_GPU = (8, 0)
-"""CUDA compute capability from which on bfloat16 is fast (A100, RTX 30)."""
 
 
 def run_precision(precision: str, strategy: str) -> str:

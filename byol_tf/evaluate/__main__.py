@@ -297,6 +297,8 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     tf.get_logger().setLevel("ERROR")
     start = time.perf_counter()
     with _source_errors(options):
+        if not SOURCES[config.data.source].root:  # which is checked already
+            check_labelled(config)
         source, train, test = labelled_source(config, ProgressLog(logger))
     log_findings(source)
     if options.run and not any(each.startswith(_OTHER_IMAGES) for each in options.overrides):

@@ -397,6 +397,8 @@ def labelled_source(
 ) -> tuple[Source, Images, Images]:
     """Opens the labelled images of a config, and no unlabelled ones.
 
+    `check_labelled` has to have found some of both splits.
+
     Args:
         config: with the source.
         on_progress: as of `open_source`.
@@ -405,16 +407,15 @@ def labelled_source(
         The source, its training images and its test images.
 
     Raises:
-        ProtocolError, SourceError: as `check_labelled`, and if images can't be read.
+        SourceError: if images can't be read.
     """
     from byol_tf.runs.sources import source_options
     from pipelines.sources import open_source
 
-    check_labelled(config)
     source = open_source(
         **(source_options(config) | {"pretrain": "train"}), on_progress=on_progress
     )
-    # both were counted above
+    # `check_labelled` has counted both.
     return source, source.train, source.test  # type: ignore[return-value]
 
 

@@ -35,7 +35,7 @@ def views_made_by(layers: Sequence[keras.layers.Layer], batch: object) -> list[t
     ]
 
 
-def check_views(views: object, count: int, rank: int = 4) -> list[tf.Tensor]:
+def check_views(views: object, count: int, rank: int) -> list[tf.Tensor]:
     """Returns the views of a batch.
 
     Args:

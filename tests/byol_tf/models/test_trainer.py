@@ -151,9 +151,11 @@ class TestAccumulation:
         ):
             tiny.model().compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
 
-    def test_neither_none_nor_zero_micro_batches_are_taken(self):
+    def test_no_micro_batches_are_an_error(self):
         with pytest.raises(ValueError, match="gradient_accumulation_steps: expected 1 or more"):
             tiny.model(gradient_accumulation_steps=0)
+
+    def test_no_optimizer_is_an_error(self):
         with pytest.raises(ValueError, match="optimizer: expected an optimizer or its name"):
             tiny.model().compile(None)
 

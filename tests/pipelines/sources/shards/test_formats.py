@@ -206,7 +206,7 @@ class TestParquet:
         self.check(parquet(pa.table({"image": numbers, "label": [[1], [2]]})), [None, None])
 
     def test_measured_label_is_no_class(self):
-        """Of the columns that may name a class, the first one whose values can counts."""
+        """The first column that may name a class counts, if its values can: floats can't."""
         images = [jpeg(0), jpeg(1)]
         columns = {"image": images, "label": [0.5, 1.0], "class": ["cat", "dog"]}
         self.check(parquet(pa.table(columns)), ["cat", "dog"])
