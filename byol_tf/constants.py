@@ -26,6 +26,8 @@ RESNETS = {
 4.2, with n = 1, but four times as wide and with projections as shortcuts."""
 ENCODERS = ("convnet", *RESNETS)
 """Encoders that `byol_tf.build_encoder` builds."""
+ENCODER_KEYS_OF_ANY_NETWORK = {"weights", "frozen_epochs", "freeze_batch_norm", "inference_size"}
+"""Keys of the config's `encoder` that suit a network from elsewhere too."""
 PYTHON_MODEL = "keras.Model"
 """The `encoder.name` of a model that was given to `Experiment` in Python."""
 CONVNET_STEM_CHANNELS = 32

@@ -273,7 +273,10 @@ _register_channel_numbers("views.std")
 
 
 @_register("views.size", "data.image_size", "data.source")
-def _check_view_size(size: int, image_size: int | None, source: str) -> str | None:
+@_register("encoder.inference_size", "data.image_size", "data.source")
+def _check_size(size: int | None, image_size: int | None, source: str) -> str | None:
+    if size is None:
+        return None
     native = SOURCES[source].image_side
     if image_size is not None and (native is None or image_size <= native):
         limit, meaning = image_size, f"data.image_size ({image_size})"

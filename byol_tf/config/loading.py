@@ -13,7 +13,7 @@ from byol_tf.config.messages import format_value, join_key
 from byol_tf.config.overrides import Origins, Override, apply_overrides, parse_override
 from byol_tf.config.schema import Config
 from byol_tf.config.validation import ConfigIssue, validate
-from byol_tf.constants import IMAGENET, PYTHON_MODEL
+from byol_tf.constants import ENCODER_KEYS_OF_ANY_NETWORK, IMAGENET, PYTHON_MODEL
 from byol_tf.errors import ConfigError, escape
 from pipelines.urls import is_url
 
@@ -117,10 +117,11 @@ def given_config(config: Config, encoder: bool, images: bool) -> Config:
     """
     tree = config.model_dump(mode="json", by_alias=True)
     if encoder:
-        tree["encoder"] = {"name": PYTHON_MODEL, "weights": config.encoder.weights}
+        kept = config.encoder.model_dump(include=ENCODER_KEYS_OF_ANY_NETWORK)
+        tree["encoder"] = {"name": PYTHON_MODEL} | kept
     if images:
-        kept = ("pretrain", "pretrain_images", "image_size", "channels", "depth", "cache")
-        tree["data"] = {"source": "arrays"} | {key: tree["data"][key] for key in kept}
+        keys = ("pretrain", "pretrain_images", "image_size", "channels", "depth", "cache")
+        tree["data"] = {"source": "arrays"} | {key: tree["data"][key] for key in keys}
     given, issues = validate(tree)
     if given is None:
         raise ConfigError(*(f"{join_key(issue.key)}: {issue.text}" for issue in issues))

@@ -146,7 +146,7 @@ class Views(Section):
 
     @property
     def preparation(self) -> tuple[int, ChannelMean, ChannelStd]:
-        """(size, mean, std), as `models.inference.inference_model` takes them.
+        """(size, mean, std) of the views.
 
         Raises:
             ConfigError: if mean or std isn't given.
@@ -179,8 +179,8 @@ class Encoder(Section):
     """ResNet v1.5 as in deepmind-research, torchvision's ResNet-50 with wider 3x3 convolutions
     (`wide_resnet50_2`), or a small `convnet` for the demo; `keras.applications/NAME`;
     `keras_hub/PRESET`; or `MODULE:FUNCTION`, a function of your own that training imports and calls
-    with `image_size` (docs/encoders.md). Of those only `weights`, `frozen_epochs` and
-    `freeze_batch_norm` of this section may be set."""
+    with `image_size` (docs/encoders.md). Of those only `weights`, `frozen_epochs`,
+    `freeze_batch_norm` and `inference_size` of this section may be set."""
     width: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Multiplies the number of channels: 2 is the papers' "(2x)"."""
     stem: Literal["7x7", "3x3", "3x3+pool", "4x4"] = "7x7"
@@ -210,6 +210,11 @@ class Encoder(Section):
     """Keeps the statistics, scales and offsets of batch normalisation, which runs as in inference.
     On photos of another kind or size than a network was trained on, new ones may cost more than
     training gains."""
+    inference_size: Annotated[int, Field(ge=8)] | None = None
+    """Side in pixels at which the encoder sees whole images: in the probe, in evaluations and in
+    exports. Objects are smaller in a whole image than in the crops of a view, and a size of 1.2 to
+    1.4 views.size makes up for it (FixRes, https://arxiv.org/abs/1906.06423). Default:
+    views.size."""
 
 
 class Projector(Section):
@@ -502,6 +507,16 @@ class Config(Section):
     probe: Probe = Probe()
     monitor: Monitor = Monitor()
     run: Run = Run()
+
+    @property
+    def inference_preparation(self) -> tuple[int, ChannelMean, ChannelStd]:
+        """(size, mean, std) of whole images, as `models.inference.inference_model` takes them.
+
+        Raises:
+            ConfigError: if mean or std isn't given.
+        """
+        size, mean, std = self.views.preparation
+        return self.encoder.inference_size or size, mean, std
 
     def normalized(
         self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None

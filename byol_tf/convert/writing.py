@@ -122,7 +122,7 @@ publisher.
 {rows}
 
 * {converted.encoder.count_params():,} parameters in the encoder, with moving statistics; padding is {padding[converted.padding]}.
-* {preparation(config.views)}
+* {preparation(config)}
   On square images of {config.views.size} px the representations are those of the original network; on other images
   they differ as far as the original's resizing and cropping differs from this.
 {assumed}* {skipped}

@@ -32,7 +32,7 @@ from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.progress import EpochProgress, Show
 from byol_tf.logs import counted
 from byol_tf.models.construction import freeze_batch_norm, set_weights
-from byol_tf.models.inference import split_inference_model
+from byol_tf.models.inference import at_size, split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from byol_tf.models.optimizers import Adam
 from byol_tf.runs.splits import labelled_fraction, require_labels, stratified_folds
@@ -123,6 +123,7 @@ def tune_protocol(
     test: Images,
     recipe: TuneRecipe,
     seed: int,
+    crop_size: int | None = None,
     show: Show = lambda text: None,
     on_trained: Callable[[keras.Model], None] = lambda classifier: None,
 ) -> dict:
@@ -134,6 +135,8 @@ def tune_protocol(
         test: images with labels.
         recipe: of the training.
         seed: the first one.
+        crop_size: side in pixels of the crops to train on. Default: that at which `inference`
+            encodes whole images, and with which they are tested in any case.
         show: called after each epoch of a training.
         on_trained: called with the classifier of each seed: an inference model (see
             `models/inference.py`) with a linear layer, from uint8 or uint16 images to logits.
@@ -148,6 +151,7 @@ def tune_protocol(
         ProtocolError: if there are fewer labels than classes, none can be held out, or
             `inference` is a model of another form; and for head `logistic` with so many labels
             that the regression would take hours.
+        ValueError: if the encoder doesn't take images of `crop_size`.
         WorkKept: on Ctrl-C after the first seed, with the result of the finished ones.
     """
     labels, test_labels = require_labels(train), require_labels(test)
@@ -164,7 +168,9 @@ def tune_protocol(
         images: Images, rate: float, epochs: int, seed: int
     ) -> tuple[keras.Model, dict[str, list[float]]]:
         progress = EpochProgress(f"training with rate {rate:g}, seed {seed}", show)
-        return _train_classifier(inference, images, classes, rate, epochs, recipe, seed, progress)
+        return _train_classifier(
+            inference, images, classes, crop_size or size, rate, epochs, recipe, seed, progress
+        )
 
     best, epochs, accuracies = recipe.rates[0], recipe.epochs[0], {}
     if len(recipe.rates) > 1 or len(recipe.epochs) > 1:
@@ -284,6 +290,7 @@ def _train_classifier(
     inference: keras.Model,
     images: Images,
     classes: int,
+    size: int,
     rate: float,
     epochs: int,
     recipe: TuneRecipe,
@@ -291,6 +298,8 @@ def _train_classifier(
     progress: EpochProgress,
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains a model from uint8 or uint16 images of any size to logits `[N, classes]`.
+
+    It is trained on crops of `size` pixels, and encodes whole images as `inference` does.
 
     Returns:
         The model, and `loss` and `accuracy` of each epoch.
@@ -301,19 +310,19 @@ def _train_classifier(
     freeze_batch_norm(encoder, recipe.freeze_batch_norm)  # a copy is as in pre-training
     if not recipe.from_scratch:
         set_weights(encoder, pretrained.get_weights())
-    size = pretrained.input_shape[1]
+    on_crops = at_size(encoder, size)
     batch_size = even_batch_size(len(images), recipe.batch_size)
     crops = crop_layer(images, size, recipe.policy)
     batches = labelled_batches(images, size, batch_size, seed, recipe.policy)
     if recipe.from_scratch:
         pixels, params, _ = next(iter(batches))
-        initialize_from_data([encoder], normalize(crops(pixels, params)[:_DATA_INIT_IMAGES]))
+        initialize_from_data([on_crops], normalize(crops(pixels, params)[:_DATA_INIT_IMAGES]))
     linear = keras.layers.Dense(classes, dtype="float32", name="classifier")
     if recipe.head == "logistic" and not recipe.from_scratch:
         linear.build(pretrained.output_shape)
         linear.set_weights(_logistic_layer(inference, images, classes, seed))
     crop = keras.Input((size, size, images.channels))
-    model = CroppingClassifier(crops, keras.Model(crop, linear(encoder(normalize(crop)))))
+    model = CroppingClassifier(crops, keras.Model(crop, linear(on_crops(normalize(crop)))))
     labels, steps = tf.constant(require_labels(images), tf.int64), len(images) // batch_size
     model.compile(
         _optimizer(recipe, rate, batch_size, steps * epochs),

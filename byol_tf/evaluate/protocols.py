@@ -194,6 +194,7 @@ def _tune(evaluation: Evaluation, settings: dict[str, Any], from_scratch: bool) 
         evaluation.test,
         recipe,
         evaluation.config.seed,
+        evaluation.config.views.size if options.run else None,
         evaluation.show,
         keep_first,
     )

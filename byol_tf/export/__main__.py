@@ -178,7 +178,7 @@ def _export(
         failures += reasons
     pixels = pixel_format(config)
     write_input(export, pixels)
-    write_usage(export, config.views.size, maps, pixels)
+    write_usage(export, inference.get_layer("centre").height, maps, pixels)
     write_card(facts, export, maps)
     for failure in failures:
         print(f"not exported: {failure}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Any
 
 from byol_tf import __version__
 from byol_tf.config.schedule import method_name
-from byol_tf.config.schema import Config, Views
+from byol_tf.config.schema import Config
 from byol_tf.constants import ENCODERS
 from byol_tf.errors import code_span
 from byol_tf.export.formats import FORMATS
@@ -70,9 +70,9 @@ def input_words(pixels: PixelFormat) -> str:
     return f"images `[N, H, W, {pixels.channels}]` of any size, 0 to {white(pixels.dtype)}"
 
 
-def preparation(views: Views, pixels: PixelFormat = RGB) -> str:
+def preparation(config: Config, pixels: PixelFormat = RGB) -> str:
     """Returns a sentence about the preprocessing inside the SavedModel and the `.keras` file."""
-    size, mean, std = views.preparation
+    size, mean, std = config.inference_preparation
     return (
         f"The model resizes the largest centred square of an image to {size} px (bilinear, "
         "antialiased)\n"
@@ -127,7 +127,7 @@ def _card(facts: RunFacts, export: Path, maps: bool) -> str:
         f"An image encoder, {_network(config)}, trained without labels: {_summary(facts)}\n",
         f"* Input: {input_words(pixel_format(config))}. "
         f"Output: float32 {_MAPS if maps else 'representations `[N, d]`'}.",
-        f"* {preparation(config.views, pixel_format(config))}\n",
+        f"* {preparation(config, pixel_format(config))}\n",
     ]
     if figures:
         lines += _accuracy(facts, figures)

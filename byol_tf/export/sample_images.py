@@ -61,7 +61,7 @@ def load_samples(config: Config, calibrate: bool) -> Samples:
             unavailable=f'data.source "{config.data.source}" has to be prepared first, which a run '
             "does",
         )
-    size, count = config.views.size, len(source)
+    (size, *_), count = config.inference_preparation, len(source)
     reserved = min(_CALIBRATION, max(count // 3, 1)) if calibrate else 0
     compared = min(_COMPARED, count - reserved)
     return Samples(

@@ -11,13 +11,14 @@ import tensorflow as tf
 from byol_tf.compat import build_without_values
 from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
-from byol_tf.constants import ENCODERS, PYTHON_MODEL
+from byol_tf.constants import ENCODER_KEYS_OF_ANY_NETWORK, ENCODERS, PYTHON_MODEL
 from byol_tf.devices import on_cpu
 from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
 from byol_tf.models.construction import copy_network, freeze_batch_norm, output_width
 from byol_tf.models.ema import ScheduledTau
 from byol_tf.models.external_encoders import as_encoder, build_external_encoder
+from byol_tf.models.inference import inference_model
 from byol_tf.models.layer_decay import depth_groups
 from byol_tf.models.losses import Objective
 from byol_tf.models.networks import build_encoder, mlp_head
@@ -221,7 +222,7 @@ def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> k
     """
     encoder, views = config.encoder, config.views
     if encoder.name in ENCODERS:
-        settings = encoder.model_dump(exclude={"weights", "frozen_epochs", "freeze_batch_norm"})
+        settings = encoder.model_dump(exclude=ENCODER_KEYS_OF_ANY_NETWORK)
         return build_encoder(image_size=views.size, channels=config.data.channels, **settings)
     try:
         if encoder.name != PYTHON_MODEL:
@@ -238,6 +239,22 @@ def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> k
         raise ConfigError(f'encoder.name: "{encoder.name}": {error}') from error
 
 
+def config_inference_model(encoder: keras.Model, config: Config) -> keras.Model:
+    """Returns the inference model of a config (see `inference.py`).
+
+    Args:
+        encoder: the config's, for views; its layers are shared.
+        config: valid.
+
+    Raises:
+        ConfigError: if the encoder doesn't take images of `encoder.inference_size`.
+    """
+    try:
+        return inference_model(encoder, *config.inference_preparation, config.data.depth)
+    except ValueError as error:
+        raise ConfigError(f"encoder.inference_size: {error}") from error
+
+
 def measure_sizes(
     config: Config, given: GivenEncoder | None = None, teacher_width: int | None = None
 ) -> Sizes:
@@ -247,10 +264,17 @@ def measure_sizes(
         config: valid.
         given: see `build_config_encoder`.
         teacher_width: of the representations of `objective.teacher`.
+
+    Raises:
+        ConfigError: if an encoder doesn't take the config's images.
     """
-    encoder, projector, predictor = build_without_values(
-        lambda: _build_networks(config, given, teacher_width)
-    )
+
+    def build() -> tuple[keras.Model, keras.Model, keras.Model | None]:
+        built = _build_networks(config, given, teacher_width)
+        config_inference_model(built[0], config)  # now, not after the plan
+        return built
+
+    encoder, projector, predictor = build_without_values(build)
     networks = {config.encoder.name: encoder, "projector": projector}
     if predictor is not None:
         networks["predictor"] = predictor

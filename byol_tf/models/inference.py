@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from byol_tf import compat
-from byol_tf.errors import ProtocolError
+from byol_tf.errors import ProtocolError, one_line
 from byol_tf.models.construction import dtype_policy, is_graph, set_weights, symbolic_input
 from byol_tf.models.networks.batch_norm import BatchNorm
 from byol_tf.models.networks.conv2d import Conv2D
@@ -30,10 +30,11 @@ def inference_model(
     """Builds a model that resizes, crops, normalises and encodes images, in inference mode.
 
     Args:
-        encoder: model from normalised float images `[N, size, size, channels]` to representations
+        encoder: model from normalised float images `[N, H, W, channels]` to representations
             `[N, d]`; its layers are shared.
-        size: side of the encoder's input in pixels. The largest centred square of an image is
-            resized to it, with antialiasing.
+        size: side in pixels at which the encoder sees images; the one that it was built for, or
+            another one if it takes that too. The largest centred square of an image is resized to
+            it, with antialiasing.
         mean: a number for each channel that is subtracted from image / white.
         std: a number for each channel that divides it afterwards.
         depth: bits of the images' pixels: 8, white is 255; or 16, it is 65,535.
@@ -41,7 +42,11 @@ def inference_model(
     Returns:
         A functional model from uint8 or uint16 images `[N, H, W, channels]` of any size to float32
         representations `[N, d]`.
+
+    Raises:
+        ValueError: if the encoder doesn't take images of `size`.
     """
+    encoder = at_size(encoder, size)
     images = keras.Input((None, None, len(mean)), dtype=f"uint{depth}", name="images")
     # Without this cast to float32, Keras' resize rounds to whole numbers where it runs eagerly, and
     # doesn't in a graph.
@@ -65,6 +70,35 @@ def inference_model(
     x = encoder(x, training=False)
     outputs = keras.layers.Activation("linear", dtype="float32", name="float32")(x)
     return keras.Model(images, outputs, name="encoder")
+
+
+def at_size(encoder: keras.Model, size: int) -> keras.Model:
+    """Returns an encoder for square images of another size, as a model that shares its layers.
+
+    Args:
+        encoder: from images `[N, H, W, channels]` to representations `[N, d]`.
+        size: side of its images in pixels.
+
+    Returns:
+        The model; the encoder itself if it was built for `size`, or for any size.
+
+    Raises:
+        ValueError: if it takes no other size than its own, as a network with an embedding of each
+            position does.
+    """
+    _, height, width, channels = symbolic_input(encoder).shape
+    if height in (size, None) and width in (size, None):
+        return encoder
+    images = keras.Input((size, size, channels), name="images")
+    try:
+        # A functional model refuses to be called with another shape than it was built for.
+        representations = encoder.call(images) if is_graph(encoder) else encoder(images)
+    except Exception as error:  # layers raise errors of any kind
+        raise ValueError(
+            f'expected {height}, the only size that "{encoder.name}" takes; received {size} '
+            f"({one_line(error)})"
+        ) from error
+    return keras.Model(images, representations, name=encoder.name)
 
 
 def split_inference_model(

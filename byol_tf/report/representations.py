@@ -13,8 +13,7 @@ from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.logistic import linear_predictions
 from byol_tf.evaluate.metrics import effective_rank, spectrum
 from byol_tf.models.construction import set_weights
-from byol_tf.models.from_config import build_config_encoder
-from byol_tf.models.inference import inference_model
+from byol_tf.models.from_config import build_config_encoder, config_inference_model
 from byol_tf.runs.data import probe_images, sample_pretrain_images
 from byol_tf.runs.encoders import is_built_by_name
 from byol_tf.runs.starting_weights import starting_weights
@@ -123,4 +122,4 @@ def start_model(config: Config) -> keras.Model | None:
             return None
         for name, arrays in weights.items():
             set_weights(encoder.get_layer(name), arrays)
-    return inference_model(encoder, *config.views.preparation, config.data.depth)
+    return config_inference_model(encoder, config)

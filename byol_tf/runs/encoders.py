@@ -24,8 +24,8 @@ from byol_tf.errors import (
 )
 from byol_tf.models.construction import dtype_policy, refresh_constants
 from byol_tf.models.external_encoders import as_encoder
-from byol_tf.models.from_config import build_config_encoder
-from byol_tf.models.inference import inference_model, takes_pixels
+from byol_tf.models.from_config import build_config_encoder, config_inference_model
+from byol_tf.models.inference import takes_pixels
 from byol_tf.models.safe_loading import (
     build_from_json,
     check_finite,
@@ -116,7 +116,7 @@ def load_run_encoder(
         check_finite(iter(arrays))
     except UnsafeModelError as error:
         raise ProtocolError(f"--run {folder.root}: {error}") from error
-    return inference_model(encoder, *config.views.preparation, config.data.depth)
+    return config_inference_model(encoder, config)
 
 
 def is_built_by_name(config: Config) -> bool:

@@ -29,8 +29,13 @@ from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
 from byol_tf.models.construction import dtype_policy
 from byol_tf.models.ema import TargetUpdate
-from byol_tf.models.from_config import GivenEncoder, build_model, compile_model, tau_schedule
-from byol_tf.models.inference import inference_model
+from byol_tf.models.from_config import (
+    GivenEncoder,
+    build_model,
+    compile_model,
+    config_inference_model,
+    tau_schedule,
+)
 from byol_tf.native_output import move_native_log
 from byol_tf.runs.best_epoch import check_metric, compares_epochs, scores
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
@@ -223,9 +228,7 @@ class Experiment:
             and not list_checkpoints(self.folder.checkpoints)
         ):  # now, before the folder is made; a resumed run doesn't need the file
             self._weights = starting_weights(config.encoder.weights, self.model.encoder, config)
-        self.inference = inference_model(
-            self.model.encoder, *config.views.preparation, config.data.depth
-        )
+        self.inference = config_inference_model(self.model.encoder, config)
         self._prepared = True
 
     def _common_precision(self) -> str:

@@ -48,7 +48,7 @@ def supervised_accuracy(config: Config, inference: keras.Model, source: Source) 
     tf.get_logger().setLevel("ERROR")
     recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
     with activity("training the same network from scratch on the probe's labels", logger):
-        return tune_protocol(inference, *images, recipe, config.seed)["top1"]
+        return tune_protocol(inference, *images, recipe, config.seed, config.views.size)["top1"]
 
 
 def run_result(

@@ -133,7 +133,7 @@ def plan_lines(
         (
             "views",
             f"{config.views.size} x {config.views.size}, preset {config.views.preset}, engine "
-            f"{config.views.engine}",
+            f"{config.views.engine}{_inference_text(config)}",
         ),
         (
             "network",
@@ -225,6 +225,11 @@ def _recipe_text(config: Config) -> str:
 
 def _shorten(value: str) -> str:
     return value if len(value) <= 24 else f"{value[:23]}…"
+
+
+def _inference_text(config: Config) -> str:
+    size = config.encoder.inference_size
+    return f"; whole images at {size} x {size}" if size else ""
 
 
 def _images_text(config: Config, source: SourceInfo) -> str:

@@ -43,6 +43,11 @@ CLASHES = [
         'views.size: expected at most 96, the side of the images of data.source "stl10"; received '
         "224",
     ),
+    (
+        {"encoder__inference_size": 97},
+        'encoder.inference_size: expected at most 96, the side of the images of data.source "stl10"'
+        "; received 97",
+    ),
     ({"data__image_size": 64}, "views.size: expected at most data.image_size (64); received 96"),
     (
         {"data__source": "digits"},

@@ -49,6 +49,22 @@ def inference() -> keras.Model:
     return inference_model(build_encoder("convnet", 16, width=0.25), 16, (0.5,) * 3, (0.5,) * 3)
 
 
+@pytest.mark.parametrize("normalization", ["batch", "data_init"])
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_crops_may_be_smaller_than_whole_images(from_scratch, normalization):
+    """The classifier learns from crops of 8 px and encodes images at 16, as the encoder does."""
+    encoder = build_encoder("convnet", 8, width=0.25, normalization=normalization)
+    inference = inference_model(encoder, 16, (0.5,) * 3, (0.5,) * 3)
+    recipe = TuneRecipe(from_scratch, (1e-2,), seeds=1, epochs=(6,), batch_size=32)
+    classifiers: list[keras.Model] = []
+    result = tune_protocol(
+        inference, stripes(240, 0), stripes(120, 1), recipe, 0, 8, on_trained=classifiers.append
+    )
+    assert result["top1"] > 0.7  # by chance 0.5
+    (classifier,) = classifiers
+    assert classifier.get_layer("centre").height == 16
+
+
 @pytest.mark.parametrize("from_scratch", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_tuning_learns_and_leaves_the_encoder_unchanged(inference, from_scratch):
     before = [array.copy() for array in inference.get_weights()]

@@ -1,6 +1,7 @@
 """Tests of inference models: uint8 images of any size in, float32 representations out."""
 
 import zipfile
+from functools import partial
 from types import SimpleNamespace
 
 import keras
@@ -10,7 +11,13 @@ import tensorflow as tf
 
 from byol_tf.compat import all_layers
 from byol_tf.export.saved_model import write_saved_model
-from byol_tf.models.inference import exported_form, inference_model, plain_encoder, takes_pixels
+from byol_tf.models.inference import (
+    exported_form,
+    inference_model,
+    plain_encoder,
+    split_inference_model,
+    takes_pixels,
+)
 from byol_tf.models.networks import (
     NORMALIZATIONS,
     BatchNorm,
@@ -120,6 +127,59 @@ def test_inference_mode_and_shared_weights(encoder):
     changed = model(photos(16, 16)).numpy()
     variable.assign(before[0])
     assert np.abs(changed - together).max() > 1e-3
+
+
+def subclassed(image_size: int) -> keras.Model:
+    class Pooled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.features = keras.layers.Conv2D(8, 3, strides=2, padding="same")
+
+        def call(self, images, training=None):
+            return keras.ops.mean(self.features(images), axis=(1, 2))
+
+    model = Pooled()
+    model(np.zeros((1, image_size, image_size, 3), np.float32))
+    return model
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(
+            partial(build_encoder, "convnet", width=0.5, normalization=normalization)
+            for normalization in NORMALIZATIONS
+        ),
+        partial(build_encoder, "resnet18", width=0.25),
+        lambda image_size: keras.Sequential(
+            [
+                keras.Input((image_size, image_size, 3)),
+                keras.layers.Conv2D(8, 3),
+                keras.layers.GlobalMaxPooling2D(),
+            ]
+        ),
+        subclassed,
+    ],
+    ids=[*NORMALIZATIONS, "resnet18", "sequential", "subclassed"],
+)
+def test_another_size_equals_the_network_built_for_it(build):
+    encoder, larger = build(image_size=SIZE), build(image_size=24)
+    larger.set_weights(encoder.get_weights())
+    model = inference_model(encoder, 24, MEAN, STD)
+    expected = inference_model(larger, 24, MEAN, STD).predict_on_batch(photos(40, 30))
+    np.testing.assert_allclose(
+        model.predict_on_batch(photos(40, 30)), expected, rtol=1e-4, atol=1e-5
+    )
+    assert {id(weight) for weight in model.weights} == {id(weight) for weight in encoder.weights}
+    assert split_inference_model(model)[2].input_shape == (None, 24, 24, 3)
+
+
+def test_network_of_one_size_refuses_another():
+    encoder = keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(4)], name="flat"
+    )
+    with pytest.raises(ValueError, match=r'^expected 16, the only size that "flat" takes; recei'):
+        inference_model(encoder, 24, MEAN, STD)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
