@@ -64,22 +64,25 @@ def parse_override(position: int, text: str) -> Override:
     return Override(position, text, key, value, paths)
 
 
-def check_data_overrides(overrides: Sequence[str], seed: bool = False) -> None:
-    """Checks that overrides of a run's config change only what images are read.
+def check_run_overrides(overrides: Sequence[str], seed: bool = False) -> None:
+    """Checks that overrides of a run's config leave its training as it was.
+
+    They may change which images are read, and at which size the encoder sees them.
 
     Args:
         overrides: `KEY=VALUE` each.
         seed: whether `seed`, by which a sample is drawn, may change too.
 
     Raises:
-        ConfigError: for another key than those of `data`.
+        ConfigError: for another key.
     """
-    allowed, name = (("data.", "seed="), ", or seed") if seed else (("data.",), "")
+    allowed = ("data.", "encoder.inference_size=", *(("seed=",) if seed else ()))
+    name = ", seed" if seed else ""
     for override in overrides:
         if not override.startswith(allowed):
             raise ConfigError(
-                f"--set {override}: expected a key of data{name}; the other keys of a run's "
-                "config determined its encoder"
+                f"--set {override}: expected a key of data{name} or encoder.inference_size; the "
+                "other keys of a run's config determined its encoder"
             )
 
 

@@ -30,7 +30,7 @@ from byol_tf.command_line import (
     program,
 )
 from byol_tf.config.loading import load_config
-from byol_tf.config.overrides import check_data_overrides
+from byol_tf.config.overrides import check_run_overrides
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import (
@@ -167,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="with --encoder: the config that names the images and the size of a crop",
     )
-    add_set_option(common, "other images: data.root=photos")
+    add_set_option(
+        common, "other images, data.root=photos, or another size, encoder.inference_size=64"
+    )
     add_path(
         common,
         "--out",
@@ -217,7 +219,7 @@ def _load_config(options: argparse.Namespace) -> Config:
             "--config: only with --encoder; a run has its own config, and --set data.root=... "
             "changes the images"
         )
-    check_data_overrides(options.overrides, seed=True)
+    check_run_overrides(options.overrides, seed=True)
     return load_config(folder.config, options.overrides)
 
 

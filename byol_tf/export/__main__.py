@@ -21,7 +21,7 @@ from byol_tf.command_line import (
     ends_with_exit_code,
 )
 from byol_tf.config.loading import load_config
-from byol_tf.config.overrides import check_data_overrides
+from byol_tf.config.overrides import check_run_overrides
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import OutputError
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
@@ -107,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(overrides: list[str], names: tuple[str, ...]) -> None:
-    """Raises an error for an override outside `data`, or if a format's packages are missing."""
-    check_data_overrides(overrides)
+    """Raises an error for an override outside the run's, or if a format's packages are missing."""
+    check_run_overrides(overrides)
     for name, packages in missing_packages(names).items():
         raise OutputError(
             f"--format {name}: expected the packages {', '.join(packages)}, which aren't "

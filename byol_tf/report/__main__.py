@@ -18,7 +18,7 @@ from byol_tf.command_line import (
     ends_with_exit_code,
 )
 from byol_tf.config.loading import load_config
-from byol_tf.config.overrides import check_data_overrides
+from byol_tf.config.overrides import check_run_overrides
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import RunFolderError
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     add_set_option(parser)
     options = parser.parse_args(arguments)
     folder = RunFolder(Path(options.run))
-    check_data_overrides(options.overrides)
+    check_run_overrides(options.overrides)
     facts = read_facts(folder)
     if len(facts.rows) < 2:
         raise RunFolderError(

@@ -144,11 +144,13 @@ def test_results_with_other_options_have_other_folders(run, capsys):
         (("--neighbours", 3), "knn-k3"),
         (("--temperature", 0.5), "knn-t0.5"),
         (("--set", "seed=1"), "knn-set*"),
+        (("--set", "encoder.inference_size=16"), "knn-set*"),
     ):
+        before_this = set(run.glob("evaluation/*"))
         result, _ = evaluate(capsys, "knn", "--run", run, *arguments)
-        (folder,) = run.glob(f"evaluation/{name}")
+        (folder,) = set(run.glob(f"evaluation/{name}")) - before_this
         assert json.loads((folder / "result.json").read_text()) == result
-    assert result["overrides"] == ["seed=1"]
+        assert result["overrides"] == (list(arguments[1:]) if "--set" in arguments else [])
     assert (run / "result.json").read_text() == before
     assert "not from an evaluation" in refused(capsys, "knn", "--run", run, "--out", run)
     assert (run / "result.json").read_text() == before
@@ -227,7 +229,7 @@ def test_errors_are_one_line(run, tmp_path, photos, capsys):
         capsys, "knn", "--encoder", tmp_path / "no.keras", *where
     )
     assert "found no saved_model.pb" in refused(capsys, "knn", "--encoder", run, *where)
-    assert "expected a key of data, or seed" in refused(
+    assert "expected a key of data, seed or encoder.inference_size" in refused(
         capsys, "knn", "--run", run, "--set", "encoder.width=0.5"
     )
     assert "remove --epochs" in refused(capsys, "linear", "--fast", "--epochs", 3, "--run", run)

@@ -93,7 +93,9 @@ def flattened(image_size: int) -> keras.Model:
 
 
 def test_encoder_from_python_keeps_the_keys_that_suit_any_network(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"training": {"epochs": 20, "batch_size": 64}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps(CONFIG | {"training": {"epochs": 20, "batch_size": 64}})
+    )
     kept = ["frozen_epochs=1", "freeze_batch_norm=true", "inference_size=24", "weights=e.keras"]
     config = load_config(tmp_path / "config.json", [f"encoder.{each}" for each in kept])
     given = Experiment(config, tmp_path / "run", encoder=flattened).config.encoder
