@@ -13,6 +13,8 @@ from byol_tf.models.batches import check_views, equal_shares, views_made_by
 from byol_tf.models.construction import (
     build_heads,
     check_weight_dtype,
+    freeze_layers,
+    frozen_layers,
     set_weights,
     symbolic_input,
     target_copy,
@@ -397,7 +399,11 @@ class BYOL(MultiStepTrainer):
         return self.encoder(images, training=training)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments in Keras' serialised form."""
+        """Returns the constructor's arguments in Keras' serialised form, and the frozen layers.
+
+        Keras forgets which layers inside a subclassed encoder are frozen.
+        """
+        frozen = {name: frozen_layers(each) for name, each in self.networks.items()}
         arguments = {
             "encoder": self.encoder,
             "projector": self.projector,
@@ -415,12 +421,18 @@ class BYOL(MultiStepTrainer):
             "target_projector": self.target_projector,
             "teacher": self.teacher,
         }
-        return super().get_config() | keras.saving.serialize_keras_object(arguments)
+        config = super().get_config() | keras.saving.serialize_keras_object(arguments)
+        return config | ({"frozen_layers": frozen} if any(frozen.values()) else {})
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         """Builds a model from what `get_config` returns; its weights are initialised anew."""
-        return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
+        config = dict(config)
+        frozen = config.pop("frozen_layers", {})
+        model = cls(**keras.saving.deserialize_keras_object(config, custom_objects))
+        for name, indices in frozen.items():
+            freeze_layers(model.networks[name], indices)
+        return model
 
     def export(self, *args, **kwargs) -> None:
         """Exports the encoder from normalised images to representations, as `keras.Model.export`.

@@ -202,6 +202,18 @@ def _copy_layer(layer: keras.Operation) -> keras.Operation:
     return type(layer).from_config(layer.get_config())
 
 
+def frozen_layers(network: keras.Model) -> list[int]:
+    """Returns the indices in `compat.all_layers(network)` of layers that aren't trainable."""
+    return [index for index, each in enumerate(compat.all_layers(network)) if not each.trainable]
+
+
+def freeze_layers(network: keras.Model, frozen: list[int]) -> None:
+    """Freezes the layers that `frozen_layers` names, and no other one."""
+    for index, layer in enumerate(compat.all_layers(network)):  # a layer before those inside it
+        if layer.trainable != (index not in frozen):
+            layer.trainable = index not in frozen
+
+
 def is_graph(network: keras.Model) -> bool:
     """Returns whether a model is functional or `Sequential`: Keras knows which layers it calls."""
     return isinstance(network, keras.Sequential) or hasattr(network, "operations")

@@ -362,7 +362,7 @@ def check(model: byol_tf.BYOL, before: dict, history: dict, replaced: bool) -> N
                 moved += change > 0.0
             elif "moving" not in weight.name:
                 assert change == 0.0, weight.path
-    assert moved > 0
+    assert moved > 0 or skipped(model, 2 * len(history["loss"]))
     if model.target == "ema":
         moves = replaced or (model.tau is not None and float(model.tau(0.0)) < 1.0)
         change = max(
@@ -372,6 +372,17 @@ def check(model: byol_tf.BYOL, before: dict, history: dict, replaced: bool) -> N
             if "moving" not in weight.name
         )
         assert (change > 0.0) == moves, (change, moves)
+
+
+def skipped(model: byol_tf.BYOL, steps: int) -> bool:
+    """Returns whether gradients overflowed float16 in at least so many steps since `compile`.
+
+    Keras halves the scale of the loss at each of them, and changes no weight.
+    """
+    optimizer = model.optimizer
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return False
+    return optimizer.initial_scale / float(optimizer.dynamic_scale) >= 2.0**steps
 
 
 def has_random_layers(model: byol_tf.BYOL) -> bool:
@@ -455,7 +466,7 @@ def outcome(seed: int) -> str:
         keras.mixed_precision.set_global_policy("float32")
 
 
-def main(seeds: range) -> None:
+def main(seeds: range) -> int:
     counts: collections.Counter[str] = collections.Counter()
     for seed in seeds:
         result = outcome(seed)
@@ -463,7 +474,8 @@ def main(seeds: range) -> None:
         print(seed, result[:250], flush=True)
     for result, number in counts.most_common():
         print(number, result)
+    return int(any(result.startswith("FAULT") for result in counts))
 
 
 if __name__ == "__main__":
-    main(range(*map(int, sys.argv[1:])))
+    sys.exit(main(range(*map(int, sys.argv[1:]))))

@@ -63,6 +63,49 @@ def test_loaded_model_trains_on_as_the_saved_one(optimizer, tmp_path):
     assert max(np.abs(a - b).max() for a, b in zip(before, after, strict=True)) > 1e-3
 
 
+@keras.saving.register_keras_serializable("test_saving")
+class Subclassed(keras.Model):
+    """An encoder of whose layers Keras saves no config."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = keras.layers.Conv2D(7, 3)
+        self.bn = keras.layers.BatchNormalization()
+        self.pool = keras.layers.GlobalAveragePooling2D()
+
+    def call(self, images, training=False):
+        return self.pool(self.bn(self.conv(images), training=training))
+
+
+@pytest.mark.parametrize(
+    ("freeze", "kept"),
+    [
+        (lambda encoder: [encoder.bn], ["conv"]),
+        (lambda encoder: [encoder.conv], ["bn"]),
+        (lambda encoder: [encoder], []),
+    ],
+)
+def test_layers_inside_a_subclassed_encoder_stay_frozen(freeze, kept, tmp_path):
+    encoder = Subclassed()
+    encoder(np.zeros((1, tiny.SIZE, tiny.SIZE, 3), np.float32))
+    model = tiny.wrapped(encoder, tau=0.9)
+    for layer in freeze(model.encoder):
+        layer.trainable = False
+    compile_eagerly(model, keras.optimizers.SGD(0.1, momentum=0.9))
+    tiny.fit(model, 1)
+    model.save(tmp_path / "byol.keras")
+    loaded = keras.models.load_model(tmp_path / "byol.keras")
+    assert_same(loaded, model)
+    names = ("conv", "bn")
+    assert [name for name in names if getattr(loaded.encoder, name).trainable] == kept
+    before = tiny.all_weights(loaded)
+    tiny.fit(model, 1)
+    tiny.fit(loaded, 1)
+    assert_same(loaded, model)
+    moved = max(np.abs(a - b).max() for a, b in zip(before, tiny.all_weights(loaded), strict=True))
+    assert moved > 1e-4
+
+
 def test_every_argument_is_saved(tmp_path):
     view = FusedViews(ViewPolicy(), tiny.SIZE, 0, (0.5,) * 3, (0.25,) * 3)
     options = {
