@@ -324,10 +324,14 @@ def _train_classifier(
     crop = keras.Input((size, size, images.channels))
     model = CroppingClassifier(crops, keras.Model(crop, linear(on_crops(normalize(crop)))))
     labels, steps = tf.constant(require_labels(images), tf.int64), len(images) // batch_size
+    optimizer = _optimizer(recipe, rate, batch_size, steps * epochs)
+    # Variables made within the first step, as the optimizer's, would have it traced twice.
+    optimizer.build(model.trainable_variables)
+    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     model.compile(
-        _optimizer(recipe, rate, batch_size, steps * epochs),
+        optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        metrics=[accuracy],
         jit_compile=False,
     )
     dataset = batches.map(

@@ -120,12 +120,14 @@ def train_heads(
         return inputs, tf.repeat(tf.gather(all_labels, indices)[:, None], count, axis=1), weights
 
     heads = Heads(encode, width, count, classes)
+    optimizer = keras.optimizers.SGD(
+        keras.optimizers.schedules.CosineDecay(1.0, steps * epochs),
+        momentum=_MOMENTUM,
+        nesterov=True,
+    )
+    optimizer.build(heads.trainable_variables)  # within the first step it would be traced twice
     heads.compile(
-        keras.optimizers.SGD(
-            keras.optimizers.schedules.CosineDecay(1.0, steps * epochs),
-            momentum=_MOMENTUM,
-            nesterov=True,
-        ),
+        optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
         jit_compile=False,
     )
