@@ -49,8 +49,15 @@ def inference() -> keras.Model:
     return inference_model(build_encoder("convnet", 16, width=0.25), 16, (0.5,) * 3, (0.5,) * 3)
 
 
-@pytest.mark.parametrize("normalization", ["batch", "data_init"])
-@pytest.mark.parametrize("from_scratch", [False, True])
+@pytest.mark.parametrize(
+    ("from_scratch", "normalization"),
+    [
+        (False, "batch"),
+        pytest.param(False, "data_init", marks=pytest.mark.long),
+        pytest.param(True, "batch", marks=pytest.mark.long),
+        (True, "data_init"),
+    ],
+)
 def test_crops_may_be_smaller_than_whole_images(from_scratch, normalization):
     """The classifier learns from crops of 8 px and encodes images at 16, as the encoder does."""
     encoder = build_encoder("convnet", 8, width=0.25, normalization=normalization)

@@ -87,14 +87,8 @@ def test_tau_halfway_through_a_run(changes, halfway):
 
 
 # The others differ from these in numbers alone.
-QUICK = (
-    "demo",
-    "distill",
-    "stl10",
-    "imagenet-gn-ws",
-    "imagenet-simclr",
-)
-SHALLOW = "imagenet-modified-init", "imagenet-simsiam"
+QUICK = "demo", "distill", "stl10"
+SHALLOW = "imagenet-gn-ws", "imagenet-modified-init", "imagenet-simclr", "imagenet-simsiam"
 """In the fast suite with few blocks, as all else of them is in no other recipe."""
 
 

@@ -133,8 +133,15 @@ def plain() -> dict:
     return override(tiny.BYOL, 3, replicas(1))
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(
+    ("steps", "count"),
+    [
+        (1, 1),
+        pytest.param(1, 2, marks=pytest.mark.long),
+        pytest.param(3, 1, marks=pytest.mark.long),
+        (3, 2),
+    ],
+)
 class TestOverride:
     def test_logs_of_an_override_reach_callbacks(self, steps, count, plain):
         results = override(ScaledLoss, steps, replicas(count))
@@ -152,20 +159,15 @@ class TestOverride:
         assert results["steps"] == STEPS
 
 
-QUICK_ON_TWO = [("batch", 1), ("batch", 2), ("group", 2)]
-"""With statistics over both replicas, and the parts of a batch that each of them takes."""
+QUICK = [("batch", 1, 1), ("batch", 2, 2), ("group", 2, 1)]
+"""Each normalisation with statistics once, one of them with those of two replicas."""
 
 
 @pytest.mark.parametrize(
     ("normalization", "micro_batches", "count"),
     [
-        pytest.param(
-            *case,
-            count,
-            marks=[pytest.mark.long] if count == 2 and case not in QUICK_ON_TWO else [],
-        )
-        for case in itertools.product(("batch", "group", "none"), (1, 2))
-        for count in (1, 2)
+        pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.long])
+        for case in itertools.product(("batch", "group", "none"), (1, 2), (1, 2))
     ],
 )
 def test_accumulation_equals_the_algorithm_written_out(normalization, micro_batches, count):

@@ -43,7 +43,8 @@ def test_photos_recipe_trains_and_exports(folder, tmp_path, monkeypatch, capsys)
         f"data.root={folder}",
         f"run.root={tmp_path / 'runs'}",
         "encoder.name=convnet",
-        "encoder.width=0.5",
+        "encoder.width=0.25",
+        "views.size=48",
         "projector.hidden_size=64",
         "projector.output_size=32",
         "predictor.hidden_size=64",
@@ -71,6 +72,6 @@ def test_photos_recipe_trains_and_exports(folder, tmp_path, monkeypatch, capsys)
         for path in sorted((folder / "test").rglob("*.JPEG"))[:6]
     ]
     representations = np.concatenate([encoder.serve(image[None]).numpy() for image in several])
-    assert representations.shape == (6, 64)
+    assert representations.shape == (6, 32)
     assert np.isfinite(representations).all()
     assert np.linalg.matrix_rank(representations - representations.mean(0)) == 5

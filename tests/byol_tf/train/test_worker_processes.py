@@ -30,6 +30,7 @@ OVERRIDES = [
     "training.batch_size=32",
     "training.epochs=2",
     "probe.every_epochs=2",
+    "probe.supervised=false",
     "probe.train_images=50",
     "probe.test_images=50",
     "run.report=false",
