@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from byol_tf.runs.plots import COLOURS, QUIET, STYLE, WIDTH, legend_below, save_figure
-from byol_tf.study.results import CellResult
+from byol_tf.study.results import CellResult, accuracy_name
 
 _INK, _PAPER = "#333333", "#b00020"
 _LEFT = 10.0
@@ -53,7 +53,7 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(y - 0.9, -0.7)
     axis.set_xlim(left=0.0)
-    axis.set_xlabel("top-1 (%)")
+    axis.set_xlabel(f"{accuracy_name(shown)} (%)")
     axis.set_title(title, loc="left", parse_math=False)
     entries: dict[str, Patch | Line2D] = {}
     chances = {

@@ -24,6 +24,7 @@ class PlannedCell:
         config: of the run.
         changes: to the base of its scale, by dotted keys.
         words: arguments of `byol_tf.evaluate`: the protocol and its options.
+        figure: the key of its `result.json` that is compared.
     """
 
     cell: Cell
@@ -31,6 +32,7 @@ class PlannedCell:
     config: Config
     changes: dict[str, Any]
     words: tuple[str, ...]
+    figure: str = "top1"
 
     @property
     def run_name(self) -> str:
@@ -101,7 +103,11 @@ def plan_study(
                 for line in str(error).splitlines():
                     rows_of_error.setdefault(line, []).append(cell.row)
                 continue
-            planned.append(PlannedCell(cell, config.seed, config, changes, measure.words(scale)))
+            planned.append(
+                PlannedCell(
+                    cell, config.seed, config, changes, measure.words(scale), measure.figure
+                )
+            )
     if rows_of_error:
         # An error of all rows is one of what they share, and is reported once, without a row.
         all_rows = {cell.row for cell in cells}

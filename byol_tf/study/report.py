@@ -7,7 +7,7 @@ from pathlib import Path
 
 from byol_tf.logs import counted
 from byol_tf.runs.files import markdown_table, write_atomically, write_csv
-from byol_tf.study.results import CellResult, group_by_cell, group_by_run
+from byol_tf.study.results import FIGURES, CellResult, accuracy_name, group_by_cell, group_by_run
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell, ScaleName, Study
 
@@ -210,7 +210,7 @@ def _csv_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object
     """Returns the columns of `results.csv`, and a row for each outcome."""
     measures = [name for name, *_ in _MEASURES]
     sizes = ["epochs", "steps", "seconds"]
-    columns = ["row", "column", "seed", "measure", "command", "top1", "paper"]
+    columns = ["row", "column", "seed", "measure", "command", "figure", "accuracy", "paper"]
     columns += [*measures, *sizes, "run", "weights_digest", "error"]
     rows = []
     for outcome in outcomes:
@@ -222,6 +222,7 @@ def _csv_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object
                 planned.seed,
                 cell.measure,
                 " ".join(planned.words),
+                planned.figure,
                 "" if outcome.value is None else f"{outcome.value:.4f}",
                 "" if cell.paper is None else cell.paper,
                 *("" if result.get(name) is None else f"{result[name]:.6g}" for name in measures),
@@ -303,6 +304,9 @@ def _caption(study: Study, results: Sequence[CellResult]) -> str:
     counts = sorted({len(result.values) for result in results})
     seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
     words = {result.cell.measure: " ".join(result.outcomes[0].planned.words) for result in results}
+    for name, measure in study.measures.items():
+        if name in words and measure.figure != "top1":
+            words[name] += f", {FIGURES[measure.figure]}"
     measures = "; ".join(f"{name}: {words[name]}" for name in study.measures if name in words)
     mean = "mean and standard deviation" if counts[-1] > 1 else "mean"
     plural = "" if counts[-1] == 1 else "s"
@@ -311,7 +315,8 @@ def _caption(study: Study, results: Sequence[CellResult]) -> str:
     brackets = ""
     if any("[" in result.text for result in results):
         brackets = " In brackets: 95% interval, from the test images."
-    return f"Top-1 in %, {mean} over {seeds} seed{plural} ({measures}).{brackets}"
+    name = accuracy_name(results).capitalize()
+    return f"{name} in %, {mean} over {seeds} seed{plural} ({measures}).{brackets}"
 
 
 def _runs_table(results: Sequence[CellResult]) -> str:

@@ -15,7 +15,7 @@ class CellResult:
 
     Attributes:
         cell: the cell of the study.
-        values: top-1 in %, one for each seed that is done.
+        values: accuracies in %, one for each seed that is done.
         outcomes: of all seeds.
     """
 
@@ -55,6 +55,16 @@ class CellResult:
         if self.interval is None:
             return f"{self.mean:.1f}"
         return f"{self.mean:.1f} [{self.interval[0]:.1f}, {self.interval[1]:.1f}]"
+
+
+FIGURES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
+"""The names of the accuracies that a measure may compare."""
+
+
+def accuracy_name(results: Sequence[CellResult]) -> str:
+    """Returns the name of the accuracy that all cells have, or "accuracy" where they differ."""
+    figures = {result.outcomes[0].planned.figure for result in results}
+    return FIGURES[figures.pop()] if len(figures) == 1 else "accuracy"
 
 
 def group_by_cell(outcomes: Sequence[Outcome]) -> list[CellResult]:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,11 +51,11 @@ class Outcome:
 
     Attributes:
         planned: the cell and its seed.
-        value: top-1 in %, or None if it failed or isn't done yet.
+        value: the measure's accuracy in %, or None if it failed or isn't done yet.
         result: the run's `result.json`, {} without one.
         history: the run's rows, one an epoch.
         error: the last line that a failed command wrote, or which of its files can't be read.
-        test_images: number of images that it was evaluated on.
+        test_images: number of images that it was evaluated on, if it is the share of those.
         chance: the accuracy there of always predicting the most frequent class, from 0 to 1.
         tuning: of an evaluation that trains the network: of each of its seeds the loss and accuracy
             of the training images, a row an epoch.
@@ -138,7 +139,7 @@ class StudyRunner:
         folder = self.folder(planned)
         nothing = (None, None, None)
         path = self.evaluation_path(planned)
-        evaluation, broken_value = _read(path, _evaluation, nothing)
+        evaluation, broken_value = _read(path, partial(_evaluation, figure=planned.figure), nothing)
         value, test_images, chance = evaluation
         result, broken_result = _read(folder.result, read_result, {})
         history, broken_history = _read(folder.history, read_history, [])
@@ -298,13 +299,19 @@ def _read(path: Path, read: Callable[[Path], Any], default: Any) -> tuple[Any, s
         return default, f"{path}: expected what its command wrote; received {received}{again}"
 
 
-def _evaluation(path: Path) -> tuple[float, int | None, float | None]:
-    """Reads the accuracy of an evaluation in %, its number of test images, and chance."""
+def _evaluation(path: Path, figure: str) -> tuple[float, int | None, float | None]:
+    """Reads an evaluation.
+
+    Returns:
+        Its accuracy in %; the number of images that this is a share of, None for a mean over
+        classes; and chance, None for a figure other than top-1.
+    """
     result = read_result(path)
-    top1 = result.get("top1")
-    if not is_figure(top1):
-        raise ValueError(f"expected a number top1; received {top1!r:.40}")
-    return 100.0 * top1, result.get("test_images"), result.get("chance")
+    accuracy = result.get(figure)
+    if not is_figure(accuracy):
+        raise ValueError(f"expected a number {figure}; received {accuracy!r:.40}")
+    test_images = None if figure == "mean_per_class" else result.get("test_images")
+    return 100.0 * accuracy, test_images, result.get("chance") if figure == "top1" else None
 
 
 def _tuning(path: Path) -> tuple[list[dict[str, float]], ...]:

@@ -49,6 +49,9 @@ class Measure(Section):
     """Further arguments of that command: `["--fraction", "0.125"]`."""
     small: Annotated[tuple[Word, ...] | None, Field(strict=False)] = None
     """In place of `options` at small scale. Default: the same."""
+    figure: Literal["top1", "top5", "mean_per_class"] = "top1"
+    """The accuracy of its `result.json` that is compared with the paper's. `mean_per_class`, the
+    mean of the classes' own accuracies, is measured by `transfer` alone."""
 
     def words(self, scale: ScaleName) -> tuple[str, ...]:
         """Returns the protocol and its options at a scale."""
@@ -196,6 +199,12 @@ def load_study(path: str) -> tuple[str, Path, Study]:
     except ValidationError as error:
         lines += [_line(path, each) for each in error.errors(include_url=False)]
         raise ConfigError(*lines) from None
+    lines += [
+        f'{path}: measures.{name}.figure: expected "top1" or "top5", as only the protocol '
+        f'"transfer" measures mean_per_class; received it for "{measure.protocol}"'
+        for name, measure in study.measures.items()
+        if measure.figure == "mean_per_class" and measure.protocol != "transfer"
+    ]
     for number, cell in enumerate(study.cells):
         lines += _unknown(f"{path}: cells.{number}.measure", cell.measure, study.measures)
         lines += _unknown(f"{path}: cells.{number}.system", cell.system, study.systems)

@@ -70,7 +70,6 @@ def test_resumed_killed_and_resumed_again(processes, whole, tmp_path, report):
     )
 
 
-@pytest.mark.long
 def test_signal_inside_a_step(processes, whole, tmp_path, report):
     """The core of row 6, here as it shares the whole run; `test_signals.py` has the other moments."""
     check_signal(

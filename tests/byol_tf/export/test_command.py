@@ -33,7 +33,7 @@ from tests.reference import networks as reference
 ROOT = Path(__file__).parents[3]
 TIMEOUT = 600.0
 """Seconds; only a guard against hanging."""
-COMPARED = 100
+COMPARED = 50
 
 
 @pytest.fixture(scope="module")

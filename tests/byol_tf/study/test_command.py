@@ -104,7 +104,7 @@ def results(folder: Path) -> list[dict[str, str]]:
 
 
 def figures(folder: Path) -> dict[tuple[str, str, str], str]:
-    return {(row["row"], row["column"], row["seed"]): row["top1"] for row in results(folder)}
+    return {(row["row"], row["column"], row["seed"]): row["accuracy"] for row in results(folder)}
 
 
 class TestOrderly:
@@ -215,6 +215,19 @@ class TestDisorderly:
         assert calls.read_text().count("train") == 3, (
             "the run that failed isn't tried again for its second judgement"
         )
+
+    def test_a_measure_compares_the_figure_that_it_names(self, study, calls):
+        tree = json.loads(study.read_text())
+        tree["measures"] = {
+            name: {"protocol": "transfer", "figure": name} for name in ("mean_per_class", "top5")
+        }
+        tree["cells"][1]["measure"] = "top5"
+        tree["scales"]["small"]["also"] = []
+        study.write_text(json.dumps(tree))
+        assert main(line(study)) == 1
+        out = study.parent / "studies" / "taus-small"
+        assert figures(out)["slow", "", "0"] == "24.7500"
+        assert "expected a number top5; received None" in (out / "table.md").read_text()
 
     @pytest.mark.parametrize("content", ["{", '{"top1": null}', '{"top1": 0.5, "chance": "x"}'])
     def test_damaged_figure_fails_its_cell_only(self, study, calls, capsys, content):
@@ -440,7 +453,7 @@ def undisturbed(tmp_path_factory) -> dict:
 
 def measured(folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
     rows = results(folder / "studies" / "taus-small")
-    return {(row["row"], row["column"]): (row["top1"], row["weights_digest"]) for row in rows}
+    return {(row["row"], row["column"]): (row["accuracy"], row["weights_digest"]) for row in rows}
 
 
 def start(study: Path, *more: str) -> subprocess.Popen:

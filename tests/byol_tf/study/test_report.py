@@ -54,7 +54,7 @@ def outcomes(
     made = []
     for seed, value in enumerate(values):
         config = load_config("demo", [f"seed={seed}", f"tau.base={tau}", "tau.schedule=constant"])
-        planned = PlannedCell(cell, seed, config, {}, words)
+        planned = PlannedCell(cell, seed, config, {}, words, more.get("figure", "top1"))
         result = {"probe_accuracy": value / 100, "loss": 1.0} if value is not None else {}
         made.append(
             Outcome(
@@ -276,11 +276,28 @@ class TestTable:
             ["b", "", "50.0", "", "", "0.12", "", "7.0", "2.000"],
         ]
 
+    def test_figures_other_than_top1_are_named(self, tmp_path):
+        pets = {"protocol": "transfer", "figure": "mean_per_class"}
+        of = study(measures={"linear": {"protocol": "linear"}, "pets": pets})
+        found = outcomes("a", [70.0], words=("pets",), figure="mean_per_class")
+        write_report(tmp_path, of, "small", found, "x")
+        assert (
+            "Mean per class in %, mean over 1 seed (pets: pets, mean per class)."
+            in (tmp_path / "table.md").read_text()
+        )
+        write_report(tmp_path, of, "small", [*found, *outcomes("b", [60.0])], "x")
+        assert (
+            "Accuracy in %, mean over 1 seed (linear: linear --fast; pets: pets, mean per"
+            in (tmp_path / "table.md").read_text()
+        )
+        rows = csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text()))
+        assert [row["figure"] for row in rows] == ["mean_per_class", "top1"]
+
     def test_results_have_a_line_a_cell_and_seed(self, tmp_path):
         write_report(tmp_path, study(), "small", outcomes("a, b", [70.0, None], paper=71.3), "x")
         rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
         assert [
-            (row["row"], row["seed"], row["top1"], row["paper"], row["command"]) for row in rows
+            (row["row"], row["seed"], row["accuracy"], row["paper"], row["command"]) for row in rows
         ] == [
             ("a, b", "0", "70.0000", "71.3", "linear --fast"),
             ("a, b", "1", "", "71.3", "linear --fast"),

@@ -196,6 +196,15 @@ class TestMistakes:
             'mine.json: scales.small.also: expected one of linear; received "knn"',
         ]
 
+    def test_mean_per_class_of_a_protocol_without_it(self, tmp_path):
+        def change(tree):
+            tree["measures"]["linear"]["figure"] = "mean_per_class"
+
+        assert lines(tmp_path, change) == [
+            'mine.json: measures.linear.figure: expected "top1" or "top5", as only the protocol '
+            '"transfer" measures mean_per_class; received it for "linear"'
+        ]
+
     def test_a_system_that_is_none(self, tmp_path):
         def change(tree):
             tree["cells"][0]["system"] = "SimCLR"
