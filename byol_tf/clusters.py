@@ -32,7 +32,7 @@ class Cluster:
 
     @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes the run folder."""
+        """True if this process is the one that writes the run folder."""
         return self.index == 0
 
 

@@ -47,7 +47,7 @@ class DataSource:
 
     @property
     def downloads(self) -> bool:
-        """Whether opening the source may download it."""
+        """True if opening the source may download it."""
         return "archive" in self.takes
 
 

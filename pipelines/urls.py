@@ -1,4 +1,4 @@
-"""Which paths are URLs; importable without anything that takes time."""
+"""Tells URLs from paths; importable without anything that takes time."""
 
 
 def is_url(path: str) -> bool:

@@ -73,7 +73,7 @@ def torchvision_resnet(name: str) -> tuple[nn.Module, int]:
 
 
 def _resnet18() -> tuple[nn.Module, int]:
-    """With the stem for 32 px images."""
+    """Builds a ResNet-18 with the stem for 32 px images."""
     network, features = torchvision_resnet("resnet18")
     network.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     network.maxpool = nn.Identity()

@@ -141,7 +141,7 @@ class Views(Section):
 
     @property
     def is_normalized(self) -> bool:
-        """Whether mean and std are given; they have no default where data.channels isn't 3."""
+        """True if mean and std are given; they have no default where data.channels isn't 3."""
         return self.mean is not None and self.std is not None
 
     @property

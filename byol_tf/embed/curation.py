@@ -1,4 +1,4 @@
-"""What `embed` shows of a folder: near-duplicates, clusters, photos to label first, a page."""
+"""Near-duplicates, clusters, photos to label first and a page: the extra outputs of `embed`."""
 
 import argparse
 from collections.abc import Generator, Iterator, Mapping, Sequence

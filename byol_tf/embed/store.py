@@ -62,7 +62,7 @@ _COLUMNS = ("row", "path", "bytes", "modified")
 
 @dataclass(frozen=True)
 class StoredPhotos:
-    """Which photos have a stored row.
+    """The photos that have a stored row.
 
     Attributes:
         present: bool `[n]`.

@@ -123,7 +123,7 @@ class ExportFormat:
 
     @property
     def uses_tensorflow(self) -> bool:
-        """Whether the snippet imports TensorFlow or Keras."""
+        """True if the snippet imports TensorFlow or Keras."""
         return "tensorflow" in self.snippet.install
 
     def code(self, size: int, pixels: PixelFormat = RGB) -> str:

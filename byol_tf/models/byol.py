@@ -1,4 +1,8 @@
-"""BYOL as a Keras model (Grill et al. 2020; deepmind-research `byol/byol_experiment.py`)."""
+"""BYOL as a Keras model.
+
+Grill et al., "Bootstrap your own latent: a new approach to self-supervised learning", 2020,
+https://arxiv.org/abs/2006.07733; the authors' code is deepmind-research `byol/byol_experiment.py`.
+"""
 
 import functools
 import warnings

@@ -1,4 +1,7 @@
-"""The target network's moving average: schedules of tau, and the callback that applies them."""
+"""The target network's moving average: schedules of tau, and the callback that applies them.
+
+Grill et al., "Bootstrap your own latent", 2020, https://arxiv.org/abs/2006.07733, equation 1.
+"""
 
 import math
 import numbers

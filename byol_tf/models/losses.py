@@ -1,4 +1,11 @@
-"""Losses of BYOL, SimSiam and SimCLR, and measures of collapse."""
+"""Losses of BYOL, SimSiam and SimCLR, and measures of collapse.
+
+BYOL, and the extended InfoNCE that joins it to SimCLR: Grill et al., "Bootstrap your own latent",
+2020, https://arxiv.org/abs/2006.07733. SimSiam: Chen and He, "Exploring simple Siamese
+representation learning", 2020, https://arxiv.org/abs/2011.10566. SimCLR: Chen et al., "A simple
+framework for contrastive learning of visual representations", 2020,
+https://arxiv.org/abs/2002.05709.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Self

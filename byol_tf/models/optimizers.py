@@ -183,7 +183,7 @@ class _ParamGroups(compat.OptimizerHooks):
 
     @property
     def has_group_rates(self) -> bool:
-        """Whether `set_group_rate` was called."""
+        """True if `set_group_rate` was called."""
         return bool(self._group_rates)
 
     def get_config(self) -> dict:
@@ -209,7 +209,10 @@ class _ParamGroups(compat.OptimizerHooks):
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class LARS(_ParamGroups, keras.optimizers.Optimizer):
-    """Layer-wise adaptive rate scaling with momentum (You et al. 2017).
+    """Layer-wise adaptive rate scaling with momentum.
+
+    You et al., "Large batch training of convolutional networks", 2017,
+    https://arxiv.org/abs/1708.03888.
 
     Exactly as deepmind-research `byol/utils/optimizers.py`. For a kernel w with gradient g::
 

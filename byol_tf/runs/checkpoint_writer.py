@@ -78,17 +78,17 @@ class CheckpointWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is being written."""
+        """True while a checkpoint is being written."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def hangs(self) -> bool:
-        """Whether the current save has made no progress for so long that its disk may be gone."""
+        """True if the current save has made no progress for so long that its disk may be gone."""
         return self.busy and self._idle.look(self._progress) >= self.patience
 
     @property
     def failed(self) -> bool:
-        """Whether the last save failed. Call `wait` first."""
+        """True if the last save failed. Call `wait` first."""
         return self.failures > 0 or self._taken_over is not None
 
     def write(

@@ -116,7 +116,7 @@ Domain = Range | Annotated[tuple[Any, ...], Field(min_length=1, strict=False)]
 
 
 class Search(Section):
-    """What `--search` varies, in place of the cells."""
+    """The settings that `--search` varies, in place of the cells."""
 
     changes: dict[str, Any] = Field(default_factory=dict, alias="set")
     """Changes to the scale's base, by dotted keys, after its own."""

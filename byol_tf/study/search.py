@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SearchPlan:
-    """What is searched: the base of all trials, and the space around it.
+    """The plan of a search: the base of all trials, and the space around it.
 
     Attributes:
         base: config file or recipe name.
@@ -63,7 +63,7 @@ class SearchPlan:
 
     @property
     def by_accuracy(self) -> bool:
-        """Whether the trials' value is an accuracy, as a fraction."""
+        """True if the trials' value is an accuracy, as a fraction."""
         return self.config.monitor.metric.endswith("_accuracy")
 
     def trial(
@@ -170,7 +170,7 @@ class SearchRunner:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the deadline is reached."""
+        """True if the deadline is reached."""
         return time.monotonic() >= self.deadline
 
     def results(self) -> list[TrialResult]:

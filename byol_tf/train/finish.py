@@ -1,4 +1,4 @@
-"""What a finished run writes: result, supervised baseline, curves, exported encoder and report."""
+"""Outputs of a finished run: result, supervised baseline, curves, exported encoder and report."""
 
 import dataclasses
 import hashlib

@@ -124,7 +124,7 @@ class Workers:
 
     @contextlib.contextmanager
     def exit_together(self) -> Iterator[None]:
-        """If one worker exits inside this context, all exit, whatever they wait for.
+        """Makes all workers exit once one exits inside this context, whatever they wait for.
 
         A worker that fails reports the reason and raises its own error. The others exit with
         `LOST`, or with its exit code if nothing is broken: 2 for what the user has to change, and

@@ -35,7 +35,7 @@ _FEW_PHOTOS = 1_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. Its text, `str(plan)`, is what the command prints.
+    """The plan of a run. Its text, `str(plan)`, is what the command prints.
 
     Attributes:
         name: of the config.

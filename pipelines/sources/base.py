@@ -59,7 +59,7 @@ def ignore_progress(work: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """What a source is asked for: the section `data` of a config, and callbacks.
+    """The request that opens a source: the section `data` of a config, and callbacks.
 
     Attributes:
         source: name of the source.
@@ -177,7 +177,7 @@ class ImageFiles(ABC):
     @property
     @abstractmethod
     def failure(self) -> SourceError | None:
-        """Why images can't be read any more; None while all is well."""
+        """The reason why images can't be read any more; None while all is well."""
 
     @abstractmethod
     def name(self, split: str, index: int) -> str:

@@ -50,7 +50,7 @@ class Reading:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are cached, or will be."""
+        """True if the images are cached, or will be."""
         return isinstance(self.images, ArrayImages | CachedImages)
 
 

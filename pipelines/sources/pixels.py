@@ -15,7 +15,7 @@ _PERCENTILES = (1.0, 99.0)
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What the images of a data set have in common.
+    """The format that the images of a data set have in common.
 
     Attributes:
         channels: 1 to 16.
@@ -35,7 +35,7 @@ class PixelFormat:
 
     @property
     def is_rgb(self) -> bool:
-        """Whether images are RGB of 8 bits, to which `decoding.decode` converts all others."""
+        """True if images are RGB of 8 bits, to which `decoding.decode` converts all others."""
         return self == RGB
 
 

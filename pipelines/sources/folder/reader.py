@@ -27,7 +27,7 @@ _CONVERTED = {
 
 
 class FactsCache(Protocol):
-    """What is known of photos from an earlier start."""
+    """Facts of photos from an earlier start."""
 
     def facts(self, path: str) -> ImageFacts | None:
         """Returns the facts of a photo that could be read; None where they aren't known."""

@@ -15,7 +15,7 @@ _SLASH = "\u2215"  # stands for a slash in a class's name
 
 @dataclass(frozen=True)
 class PlacedImages:
-    """What is known of images before they are read, in their order.
+    """Facts of images before they are read, in their order.
 
     Attributes:
         names: a different one for each, for messages and tables.

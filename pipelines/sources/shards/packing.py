@@ -29,7 +29,7 @@ class PlannedShard:
 
 
 class Packing:
-    """What becomes of a folder's photos.
+    """The outcome of packing a folder's photos.
 
     Args:
         root: the folder.

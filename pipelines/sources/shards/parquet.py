@@ -19,7 +19,7 @@ _PATH_COLUMNS = ("path", "file_name", "filename")
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where a file has its images: `image` is the path of the column with their bytes."""
+    """Columns of a file with images: `image` is the path of the column with their bytes."""
 
     image: str
     path: str | None

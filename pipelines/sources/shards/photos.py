@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Container:
-    """Where images are read from: shards, or a data set.
+    """The place that images are read from: shards, or a data set.
 
     Attributes:
         root: for messages.
