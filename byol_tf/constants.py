@@ -38,3 +38,7 @@ APPLICATIONS = "keras.applications/"
 """Prefix of the networks of `keras.applications` in `encoder.name`."""
 IMAGENET = "imagenet"
 """Value of `encoder.weights`: those that Keras downloads for an encoder of `APPLICATIONS`."""
+HIDDEN_SIZE = 4096
+"""Width of the hidden layer of projector and predictor (BYOL paper, section 3.3)."""
+PROJECTION_SIZE = 256
+"""Width of the projection and the prediction (BYOL paper, section 3.3)."""

@@ -13,13 +13,12 @@ from byol_tf.constants import (
     ENCODERS,
     GROUPS,
     IMAGENET,
+    PROJECTION_SIZE,
     RESNET_STEM_CHANNELS,
 )
 from pipelines.policy import RGB_OPERATIONS
 from pipelines.registry import SOURCES
 
-PROJECTION_SIZE = 256
-"""Default of projector.output_size (BYOL paper, section 3.3)."""
 TAU_SCHEDULE: Final = "cosine"
 """Default of tau.schedule (BYOL paper, section 3.3)."""
 TAU_BASE = 0.996

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from byol_tf.config.checks import (
-    PROJECTION_SIZE,
     TAU_BASE,
     TAU_DROP_AT,
     TAU_ENDS,
@@ -37,7 +36,7 @@ from byol_tf.config.types import (
     Text,
     Width,
 )
-from byol_tf.constants import Normalization, Padding
+from byol_tf.constants import HIDDEN_SIZE, PROJECTION_SIZE, Normalization, Padding
 from byol_tf.errors import ConfigError
 from pipelines.policy import PRESETS, ViewPolicy
 from pipelines.registry import MAX_CHANNELS, SOURCES
@@ -223,7 +222,7 @@ class Projector(Section):
     BYOL paper, section 3.3.
     """
 
-    hidden_size: Width = 4096
+    hidden_size: Width = HIDDEN_SIZE
     """Width of the hidden layers."""
     output_size: Annotated[int, Field(ge=2, le=MAX_WIDTH)] = PROJECTION_SIZE
     """Width of the projection, and of its prediction. With objective.target `teacher` it is that of
@@ -252,7 +251,7 @@ class Predictor(Section):
     kind: Literal["mlp", "none", "fixed"] = "mlp"
     """`none`: the projection is the prediction (STL-10 paper, table 2; SimCLR); `fixed`: keeps its
     random initial weights (SimSiam report, B)."""
-    hidden_size: Width = 4096
+    hidden_size: Width = HIDDEN_SIZE
     """Width of the hidden layer; less than projector.output_size is SimSiam's bottleneck."""
     normalization: Normalization = "batch"
     """See encoder.normalization."""

@@ -8,11 +8,9 @@ import keras
 import numpy as np
 
 from byol_tf import compat
+from byol_tf.constants import HIDDEN_SIZE, PROJECTION_SIZE
 from byol_tf.errors import one_line
 from byol_tf.models.networks import mlp_head
-
-PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
-"""Widths of the paper's projector and predictor (BYOL paper, section 3.3)."""
 
 
 @contextlib.contextmanager
@@ -41,9 +39,9 @@ def build_heads(
             teacher shares weights with the encoder.
     """
     features = output_width(encoder, "encoder")
-    width = PAPER_PROJECTION_SIZE if teacher is None else output_width(teacher, "teacher")
+    width = PROJECTION_SIZE if teacher is None else output_width(teacher, "teacher")
     if projector == "paper":
-        projector = mlp_head(features, PAPER_HIDDEN_SIZE, width, "projector")
+        projector = mlp_head(features, HIDDEN_SIZE, width, "projector")
     check_input_width(projector, features, "projector", "encoder")
     projection = output_width(projector, "projector")
     if teacher is not None and projection != width:
@@ -54,7 +52,7 @@ def build_heads(
     if teacher is not None and shares_weights(teacher, encoder):
         raise ValueError("teacher: expected weights of its own; some are the encoder's")
     if predictor == "paper":
-        predictor = mlp_head(projection, PAPER_HIDDEN_SIZE, projection, "predictor")
+        predictor = mlp_head(projection, HIDDEN_SIZE, projection, "predictor")
     if predictor is not None:
         check_input_width(predictor, projection, "predictor", "projector")
         if (width := output_width(predictor, "predictor")) != projection:
