@@ -7,9 +7,9 @@ from pathlib import Path
 
 from byol_tf.logs import counted
 from byol_tf.runs.files import markdown_table, write_atomically, write_csv
-from byol_tf.study.results import FIGURES, CellResult, accuracy_name, group_by_cell, group_by_run
+from byol_tf.study.results import CellResult, accuracy_name, group_by_cell, group_by_run
 from byol_tf.study.runner import Outcome
-from byol_tf.study.schema import Cell, ScaleName, Study
+from byol_tf.study.schema import FIGURES, Cell, ScaleName, Study
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",

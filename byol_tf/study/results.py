@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from byol_tf.runs.accuracy import Accuracy
 from byol_tf.study.runner import Outcome
-from byol_tf.study.schema import Cell
+from byol_tf.study.schema import FIGURES, Cell
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,6 @@ class CellResult:
         if self.interval is None:
             return f"{self.mean:.1f}"
         return f"{self.mean:.1f} [{self.interval[0]:.1f}, {self.interval[1]:.1f}]"
-
-
-FIGURES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
-"""The names of the accuracies that a measure may compare."""
 
 
 def accuracy_name(results: Sequence[CellResult]) -> str:

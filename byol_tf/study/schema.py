@@ -39,6 +39,10 @@ class Scale(Section):
     """What it takes, and what it can and can't show. Printed above the table."""
 
 
+FIGURES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
+"""The accuracies of `Measure.figure`, as tables and figures name them."""
+
+
 class Measure(Section):
     """Evaluation of a run: a protocol of `byol evaluate`."""
 
@@ -51,7 +55,7 @@ class Measure(Section):
     """In place of `options` at small scale. Default: the same."""
     figure: Literal["top1", "top5", "mean_per_class"] = "top1"
     """The accuracy of its `result.json` that is compared with the paper's. `mean_per_class`, the
-    mean of the classes' own accuracies, is measured by `transfer` alone."""
+    mean of the classes' own accuracies, is measured by `transfer` and `linear --fast` alone."""
 
     def words(self, scale: ScaleName) -> tuple[str, ...]:
         """Returns the protocol and its options at a scale."""
@@ -200,10 +204,13 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         lines += [_line(path, each) for each in error.errors(include_url=False)]
         raise ConfigError(*lines) from None
     lines += [
-        f'{path}: measures.{name}.figure: expected "top1" or "top5", as only the protocol '
-        f'"transfer" measures mean_per_class; received it for "{measure.protocol}"'
+        f'{path}: measures.{name}.figure: expected "top1" or "top5", as only transfer and '
+        f"linear --fast measure mean_per_class; received it for {' '.join(measure.words(scale))}"
         for name, measure in study.measures.items()
-        if measure.figure == "mean_per_class" and measure.protocol != "transfer"
+        for scale in study.scales
+        if measure.figure == "mean_per_class"
+        and measure.protocol != "transfer"
+        and not (measure.protocol == "linear" and "--fast" in measure.words(scale))
     ]
     for number, cell in enumerate(study.cells):
         lines += _unknown(f"{path}: cells.{number}.measure", cell.measure, study.measures)

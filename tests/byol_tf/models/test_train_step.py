@@ -160,7 +160,7 @@ class TestOverride:
 
 
 QUICK = [("batch", 1, 1), ("batch", 2, 2), ("group", 2, 1)]
-"""Each normalisation with statistics once, one of them with those of two replicas."""
+"""In the fast suite: batch normalisation on one replica and on two, and group normalisation."""
 
 
 @pytest.mark.parametrize(

@@ -198,11 +198,13 @@ class TestMistakes:
 
     def test_mean_per_class_of_a_protocol_without_it(self, tmp_path):
         def change(tree):
-            tree["measures"]["linear"]["figure"] = "mean_per_class"
+            measures = tree["measures"]
+            measures["linear"] = {"protocol": "linear", "figure": "mean_per_class"}
+            measures["fast"] = measures["linear"] | {"options": ["--fast"]}
 
         assert lines(tmp_path, change) == [
-            'mine.json: measures.linear.figure: expected "top1" or "top5", as only the protocol '
-            '"transfer" measures mean_per_class; received it for "linear"'
+            'mine.json: measures.linear.figure: expected "top1" or "top5", as only transfer and '
+            "linear --fast measure mean_per_class; received it for linear"
         ]
 
     def test_a_system_that_is_none(self, tmp_path):
